@@ -1,0 +1,55 @@
+import { parseArgs, type ParseArgsConfig } from 'node:util'
+
+/** Where a command reads and writes: the process in production, a recorder in tests. */
+export interface Io {
+  /** Standard output: the command's result and nothing else. */
+  out(text: string): void
+  /** Standard error: progress, hints, warnings. */
+  err(text: string): void
+  /** All of standard input as UTF-8. */
+  readInput(): Promise<string>
+  readonly env: Readonly<Record<string, string | undefined>>
+  /** Width of the terminal in columns; `undefined` when output goes to a file or a pipe. */
+  readonly columns: number | undefined
+}
+
+/** One command or group of commands: `stint <name> …`. */
+export interface Command {
+  readonly name: string
+  /** One line for the list of commands. */
+  readonly summary: string
+  /** What `--help` prints: usage, options, at least one example, ending in a newline. */
+  readonly help: string
+  /** Runs with the arguments after the name and returns the exit code: 0 done, 1 refused or failed, 2 wrong usage. */
+  run(args: readonly string[], io: Io): Promise<number>
+}
+
+/** Wrong usage: the message says what to type instead. The process exits with 2. */
+export class UsageError extends Error {
+  constructor(message: string) {
+    super(message)
+    this.name = 'UsageError'
+  }
+}
+
+/** A command that could not do its work: one clear sentence for the person. The process exits with 1. */
+export class CommandError extends Error {
+  constructor(message: string) {
+    super(message)
+    this.name = 'CommandError'
+  }
+}
+
+/** `util.parseArgs` in strict mode, its errors turned into a `UsageError` that names the command's help. */
+export function parseOptions<O extends NonNullable<ParseArgsConfig['options']>>(
+  command: string,
+  args: readonly string[],
+  options: O,
+) {
+  try {
+    return parseArgs({ args: [...args], options, allowPositionals: true, strict: true })
+  } catch (error) {
+    const reason = error instanceof Error ? error.message.replace(/\. To specify a positional.*$/s, '') : String(error)
+    throw new UsageError(`${reason}. See: stint ${command} --help`)
+  }
+}

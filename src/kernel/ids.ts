@@ -1,0 +1,24 @@
+import { randomBytes } from 'node:crypto'
+
+/** Fills a fresh buffer of that many unpredictable bytes. Injected, so that a test can fix it. */
+export type RandomBytes = (bytes: number) => Uint8Array
+
+export const systemRandom: RandomBytes = (bytes) => randomBytes(bytes)
+
+// Crockford's base 32 in lower case: no letter that is read as another, safe in names of roles, sessions and files.
+const alphabet = '0123456789abcdefghjkmnpqrstvwxyz'
+
+/**
+ * A new id: the prefix, then 10 characters of time (ms) and 16 of randomness (80 bits). Ids sort by the time they were
+ * made, so that an index on them grows at its end. `grant_01kb…` is 32 characters and fits every tool's name rules.
+ */
+export function newId(prefix: string, nowMs: number, random: RandomBytes): string {
+  let id = ''
+  let rest = nowMs
+  for (let i = 0; i < 10; i++) {
+    id = alphabet.charAt(rest % 32) + id
+    rest = Math.floor(rest / 32)
+  }
+  for (const byte of random(16)) id += alphabet.charAt(byte & 31)
+  return `${prefix}_${id}`
+}
