@@ -1,0 +1,135 @@
+import type { JsonObject } from './encode.ts'
+
+/** Who caused an event: an operator by id, a workload by name, or Stint itself (`start`, `schedule`, `migrate`). */
+export interface Actor extends JsonObject {
+  readonly kind: 'operator' | 'workload' | 'stranger' | 'stint'
+  readonly id?: string
+}
+
+/** What the policy was asked and what it said (invariant 5). `input` is everything that the policy saw. */
+export interface DecisionRecord extends JsonObject {
+  readonly verdict: 'allow' | 'deny' | 'needs_approval'
+  readonly approvals_needed?: number
+  readonly reasons: readonly string[]
+  readonly errors: readonly string[]
+  readonly policy_set: string
+  readonly cedar_version: string
+  readonly input: JsonObject
+}
+
+interface Common {
+  readonly actor: Actor
+  /** The HTTP request that caused it, as answered in `Stint-Request-Id`. */
+  readonly request_id?: string
+}
+
+interface OfWorkload extends Common {
+  readonly workload: string
+}
+
+/** What an agent asked for. `target`, `task` and `ttl_seconds` are its own assertions (invariant 9). */
+interface OfRequest extends OfWorkload {
+  readonly tool: string
+  readonly actions: readonly string[]
+  readonly target?: string
+  readonly task?: string
+  readonly ttl_seconds: number
+  /** The `kid` of the key that proved the workload. */
+  readonly proof_kid: string
+}
+
+/** The facts that the log can hold: a closed union. People appear in it by reference, secrets never. */
+export type AuditEvent =
+  | (Common & { type: 'log.opened'; trust_domain: string; issuer: string })
+  | (Common & { type: 'operator.created'; operator: string; name: string; role: string })
+  | (OfWorkload & {
+      type: 'workload.registered'
+      environment: string
+      stage: string
+      owner: { readonly team: string; readonly contact: string }
+      purpose: string
+      tags: readonly string[]
+      review_at: string
+      kids: readonly string[]
+    })
+  | (OfWorkload & { type: 'workload.updated'; before: JsonObject; after: JsonObject })
+  | (OfWorkload & { type: 'workload.suspended' | 'workload.resumed' | 'workload.retired'; reason?: string })
+  | (OfWorkload & { type: 'workload.key_added' | 'workload.key_removed'; kid: string; alg: string })
+  | (Common & {
+      type: 'policy.applied'
+      policy_set: string
+      previous?: string
+      policies: number
+      tools: number
+      cedar_version: string
+    })
+  | (Common & { type: 'policy.rejected'; problems: number; first_problem: string })
+  | (Common & { type: 'key.created'; use: 'token' | 'seal'; alg: string; kid?: string; version?: number })
+  | (OfRequest & {
+      type: 'grant.issued'
+      grant: string
+      audience: string
+      expires_at: string
+      /** How the grant ends before its time (invariant 8). */
+      ends: 'introspection'
+      token_kid: string
+      decision: DecisionRecord
+    })
+  | (OfRequest & { type: 'grant.denied'; decision: DecisionRecord })
+  | (OfWorkload & { type: 'grant.refused'; code: string; detail: string; proof_kid: string })
+  | (OfWorkload & { type: 'grant.revoked'; grant: string; tool: string; task?: string; reason?: string })
+  | (Common & {
+      type: 'grants.revoked'
+      /** Every grant that fits all members given here, and that stands before this entry, is revoked by it. */
+      selector: { readonly workload?: string; readonly task?: string; readonly before?: string }
+      workload?: string
+      task?: string
+      revoked: number
+      reason?: string
+    })
+  | (Common & {
+      type: 'authentication.refused'
+      realm: 'workload' | 'operator'
+      reason: string
+      count: number
+      since: string
+      until: string
+      /** The registered workloads that the strangers claimed to be, with how often; the most claimed ones. */
+      claimed?: JsonObject
+    })
+  | (OfWorkload & { type: 'introspection.refused' | 'revocation.refused'; grant: string; proof_kid: string })
+
+export type AuditEventType = AuditEvent['type']
+
+// Distributes over the union, so that a member which stands for several types is found under each of them.
+type EventOf<T, E = AuditEvent> = E extends { type: infer U } ? (T extends U ? E : never) : never
+type FieldsOf<T extends AuditEventType> = Exclude<keyof EventOf<T>, 'type' | 'actor' | 'request_id'>
+
+const ofRequest = ['workload', 'tool', 'actions', 'target', 'task', 'ttl_seconds', 'proof_kid'] as const
+const ofKey = ['workload', 'kid', 'alg'] as const
+const ofStatus = ['workload', 'reason'] as const
+const ofForeignGrant = ['workload', 'grant', 'proof_kid'] as const
+
+/** The allow-list: which fields an event of a type may carry, and no others (checked when it is written). */
+export const eventFields: { readonly [T in AuditEventType]: readonly FieldsOf<T>[] } = {
+  'log.opened': ['trust_domain', 'issuer'],
+  'operator.created': ['operator', 'name', 'role'],
+  'workload.registered': ['workload', 'environment', 'stage', 'owner', 'purpose', 'tags', 'review_at', 'kids'],
+  'workload.updated': ['workload', 'before', 'after'],
+  'workload.suspended': ofStatus,
+  'workload.resumed': ofStatus,
+  'workload.retired': ofStatus,
+  'workload.key_added': ofKey,
+  'workload.key_removed': ofKey,
+  'policy.applied': ['policy_set', 'previous', 'policies', 'tools', 'cedar_version'],
+  'policy.rejected': ['problems', 'first_problem'],
+  'key.created': ['use', 'alg', 'kid', 'version'],
+  'grant.issued': [...ofRequest, 'grant', 'audience', 'expires_at', 'ends', 'token_kid', 'decision'],
+  'grant.denied': [...ofRequest, 'decision'],
+  'grant.refused': ['workload', 'code', 'detail', 'proof_kid'],
+  'grant.revoked': ['workload', 'grant', 'tool', 'task', 'reason'],
+  'grants.revoked': ['selector', 'workload', 'task', 'revoked', 'reason'],
+  'authentication.refused': ['realm', 'reason', 'count', 'since', 'until', 'claimed'],
+  'introspection.refused': ofForeignGrant,
+  'revocation.refused': ofForeignGrant,
+}

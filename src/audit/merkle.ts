@@ -1,0 +1,58 @@
+import { hash } from 'node:crypto'
+
+/**
+ * The roots of the perfect subtrees that make up a Merkle tree (RFC 6962 §2.1), largest first: as many as the tree's
+ * size has one-bits. It is all that an append needs, so that appending costs O(log n) at most and one hash on average.
+ */
+export type Frontier = readonly Uint8Array[]
+
+/** The frontier after one more leaf. `size` is the number of leaves before it. */
+export function appendLeaf(frontier: Frontier, size: number, leaf: Uint8Array): Frontier {
+  const next = [...frontier]
+  let node = leaf
+  for (let rest = size; rest % 2 === 1; rest = Math.floor(rest / 2)) {
+    const left = next.pop()
+    if (left === undefined) throw new Error(`a frontier of ${frontier.length} hashes does not fit size ${size}`)
+    node = hashChildren(left, node)
+  }
+  next.push(node)
+  return next
+}
+
+/** The tree's root: SHA-256 of nothing for the empty tree (RFC 6962 §2.1). */
+export function rootOf(frontier: Frontier): Uint8Array {
+  let root = frontier.at(-1)
+  if (root === undefined) return hash('sha256', '', 'buffer')
+  for (let i = frontier.length - 2; i >= 0; i--) {
+    const left = frontier[i]
+    if (left !== undefined) root = hashChildren(left, root)
+  }
+  return root
+}
+
+/** The frontier's hashes one after another, 32 bytes each, as the head's row keeps them. */
+export function encodeFrontier(frontier: Frontier): Buffer {
+  return Buffer.concat(frontier)
+}
+
+/** Reads `encodeFrontier`'s bytes. Throws if they do not fit the size: the head's row is then damaged. */
+export function decodeFrontier(bytes: Uint8Array, size: number): Frontier {
+  const frontier: Uint8Array[] = []
+  for (let at = 0; at < bytes.length; at += 32) frontier.push(bytes.subarray(at, at + 32))
+  let ones = 0
+  for (let rest = size; rest > 0; rest = Math.floor(rest / 2)) ones += rest % 2
+  if (bytes.length % 32 !== 0 || frontier.length !== ones) {
+    throw new Error(`the log head is damaged: ${bytes.length} bytes of frontier do not fit ${size} entries`)
+  }
+  return frontier
+}
+
+const nodeInput = Buffer.alloc(65, 1)
+
+/** RFC 6962 §2.1 inner node: SHA-256 of `0x01 ‖ left ‖ right`. */
+function hashChildren(left: Uint8Array, right: Uint8Array): Buffer {
+  // One buffer for every call: filled and hashed without a turn of the event loop in between.
+  nodeInput.set(left, 1)
+  nodeInput.set(right, 33)
+  return hash('sha256', nodeInput, 'buffer')
+}

@@ -1,0 +1,67 @@
+import type { Kysely, Selectable } from 'kysely'
+import { formatTime } from '../kernel/clock.ts'
+import type { Schema } from './schema.ts'
+import { readTime } from './time.ts'
+
+/** A sealing key as stored: wrapped by the root key. */
+export interface SealingKeyRow {
+  readonly version: number
+  readonly wrapped: string
+}
+
+export async function listSealingKeys(db: Kysely<Schema>): Promise<SealingKeyRow[]> {
+  return db.selectFrom('sealing_key').select(['version', 'wrapped']).orderBy('version').execute()
+}
+
+export async function insertSealingKey(tx: Kysely<Schema>, key: SealingKeyRow, timeMs: number): Promise<void> {
+  await tx.insertInto('sealing_key').values({ ...key, created_at: formatTime(timeMs) }).execute()
+}
+
+/** A signing key as stored: the public half in clear, the private half sealed under a sealing key. */
+export interface SigningKeyRow {
+  readonly kid: string
+  readonly use: 'token'
+  readonly alg: 'ES256'
+  readonly publicJwk: Readonly<Record<string, string>>
+  readonly sealedPrivate: { readonly version: number; readonly ciphertext: string }
+  readonly createdAtMs: number
+  readonly publishAtMs: number
+  readonly signFromMs: number
+  readonly verifyUntilMs?: number
+}
+
+export async function listSigningKeys(db: Kysely<Schema>): Promise<SigningKeyRow[]> {
+  const rows = await db.selectFrom('signing_key').selectAll().orderBy('sign_from').orderBy('kid').execute()
+  return rows.map(toSigningKey)
+}
+
+export async function insertSigningKey(tx: Kysely<Schema>, key: SigningKeyRow): Promise<void> {
+  const row = {
+    kid: key.kid,
+    use: key.use,
+    alg: key.alg,
+    public_jwk: JSON.stringify(key.publicJwk),
+    sealed_private: key.sealedPrivate.ciphertext,
+    sealed_version: key.sealedPrivate.version,
+    created_at: formatTime(key.createdAtMs),
+    publish_at: formatTime(key.publishAtMs),
+    sign_from: formatTime(key.signFromMs),
+    verify_until: key.verifyUntilMs === undefined ? null : formatTime(key.verifyUntilMs),
+  }
+  await tx.insertInto('signing_key').values(row).execute()
+}
+
+function toSigningKey(row: Selectable<Schema['signing_key']>): SigningKeyRow {
+  return {
+    kid: row.kid,
+    // Written by `insertSigningKey` alone.
+    use: row.use as 'token',
+    alg: row.alg as 'ES256',
+    publicJwk: JSON.parse(row.public_jwk) as Record<string, string>,
+    sealedPrivate: { version: row.sealed_version, ciphertext: row.sealed_private },
+    createdAtMs: readTime(row.created_at),
+    publishAtMs: readTime(row.publish_at),
+    signFromMs: readTime(row.sign_from),
+    ...(row.verify_until !== null && { verifyUntilMs: readTime(row.verify_until) }),
+  }
+}

@@ -1,0 +1,175 @@
+import { makeEntry, type Entry } from '../audit/entry.ts'
+import type { AuditEvent } from '../audit/event.ts'
+import { appendLeaf, encodeFrontier, rootOf } from '../audit/merkle.ts'
+import { formatTime } from '../kernel/clock.ts'
+import type { RandomBytes } from '../kernel/ids.ts'
+import { CompiledQuery } from 'kysely'
+import type { GrantRow, ReplayMark, WriteTransaction } from './engine.ts'
+import { guardTransaction } from './guard.ts'
+import type { Head } from './head.ts'
+import type { CallbackChange, Conditions, NotRecorded, Place, Recorded, RowsChange } from './ledger.ts'
+
+/** A change in the queue, with whoever waits for it. */
+export interface Pending {
+  readonly conditions: Conditions
+  readonly rows?: Pick<RowsChange, 'grant' | 'events'>
+  readonly apply?: CallbackChange<unknown>['apply']
+  resolve(outcome: Recorded<unknown>): void
+  reject(error: unknown): void
+}
+
+/** A change's outcome, held back until the batch is committed (invariant 1). */
+export type Settlement = { readonly pending: Pending; readonly outcome?: Recorded<unknown>; readonly error?: unknown }
+
+/** A callback that did not come back in time: the transaction is given up, and the others start again without it. */
+export class CallbackHung extends Error {
+  readonly pending: Pending
+
+  constructor(pending: Pending) {
+    super('a ledger callback did not come back in time')
+    this.name = 'CallbackHung'
+    this.pending = pending
+  }
+}
+
+const savepoint = {
+  begin: CompiledQuery.raw('savepoint change'),
+  release: CompiledQuery.raw('release savepoint change'),
+  rollback: CompiledQuery.raw('rollback to savepoint change'),
+}
+
+interface BatchContext {
+  readonly transaction: WriteTransaction
+  /** The locked head, its time already that of this batch. */
+  readonly start: Head
+  readonly random: RandomBytes
+  readonly callbackMsMax: number
+  isTransactionError(error: unknown): boolean
+}
+
+/** The work inside one transaction: checks each change's conditions, applies it and moves the head along. */
+export function createBatch({ transaction, start, random, callbackMsMax, isTransactionError }: BatchContext) {
+  let head = start
+  let firstEntry: Entry | undefined
+
+  async function applyAll(batch: readonly Pending[], apart: boolean): Promise<Settlement[]> {
+    const hot = batch.filter((pending) => pending.apply === undefined)
+    const settlements: Settlement[] = []
+    // Plain values go first: a callback that raises the epoch would only make them be decided again.
+    if (hot.length > 0 && !apart) settlements.push(...(await applyRows(hot)))
+    else for (const pending of hot) settlements.push(await inSavepoint(pending, async () => (await applyRows([pending]))[0]))
+    for (const pending of batch) {
+      if (pending.apply !== undefined) settlements.push(await inSavepoint(pending, () => applyCallback(pending)))
+    }
+    return settlements
+  }
+
+  /** Why a change may not be committed under this head, if so. */
+  function refusal({ conditions: { epoch, mark } }: Pending): NotRecorded | undefined {
+    if (epoch !== undefined && epoch !== head.epoch) return { status: 'epoch_moved' }
+    if (mark !== undefined && mark.expiresAtMs <= head.timeMs) return { status: 'late' }
+    return undefined
+  }
+
+  async function applyRows(group: readonly Pending[]): Promise<Settlement[]> {
+    const settlements: Settlement[] = []
+    const marks = new Map<string, ReplayMark>()
+    const candidates: Pending[] = []
+    for (const pending of group) {
+      const { mark } = pending.conditions
+      const outcome = refusal(pending) ?? (mark !== undefined && marks.has(mark.id) ? { status: 'replayed' as const } : undefined)
+      if (outcome !== undefined) settlements.push({ pending, outcome })
+      else {
+        candidates.push(pending)
+        if (mark !== undefined) marks.set(mark.id, mark)
+      }
+    }
+    const fresh = marks.size === 0 ? marks : await transaction.insertReplayMarks([...marks.values()])
+    const grants: GrantRow[] = []
+    const events: AuditEvent[] = []
+    for (const pending of candidates) {
+      const { mark } = pending.conditions
+      if (mark !== undefined && !fresh.has(mark.id)) {
+        settlements.push({ pending, outcome: { status: 'replayed' } })
+        continue
+      }
+      const index = head.size + events.length
+      const { grant, events: own = [] } = pending.rows ?? {}
+      if (grant !== undefined) grants.push({ ...grant, issued_index: index, issued_at: formatTime(head.timeMs), revoked_index: null })
+      events.push(...own)
+      settlements.push({ pending, outcome: { status: 'recorded', result: undefined, index, timeMs: head.timeMs } })
+    }
+    if (grants.length > 0) await transaction.insertGrants(grants)
+    await record(events, false)
+    return settlements
+  }
+
+  async function applyCallback(pending: Pending): Promise<Settlement> {
+    const outcome = refusal(pending)
+    if (outcome !== undefined || pending.apply === undefined) return { pending, outcome: outcome ?? { status: 'late' } }
+    const { mark } = pending.conditions
+    if (mark !== undefined && !(await transaction.insertReplayMarks([mark])).has(mark.id)) return { pending, outcome: { status: 'replayed' } }
+    const place: Place = { index: head.size, timeMs: head.timeMs }
+    const guarded = guardTransaction(transaction.db)
+    const done = await withTimeLimit(pending, pending.apply(guarded.tx, place), guarded.revoke)
+    if ('events' in done) await record(done.events, done.raisesEpoch)
+    return { pending, outcome: { status: 'recorded', result: done.result, ...place } }
+  }
+
+  async function withTimeLimit<T>(pending: Pending, work: Promise<T>, revoke: () => void): Promise<T> {
+    let timer: NodeJS.Timeout | undefined
+    const limit = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new CallbackHung(pending)), callbackMsMax)
+    })
+    // What the callback does after its time cannot reach the transaction, and is nobody's to handle.
+    work.catch(() => undefined)
+    try {
+      return await Promise.race([work, limit])
+    } finally {
+      clearTimeout(timer)
+      revoke()
+    }
+  }
+
+  /** Runs one change so that its own failure undoes only itself. */
+  async function inSavepoint(pending: Pending, body: () => Promise<Settlement | undefined>): Promise<Settlement> {
+    const [headBefore, firstBefore] = [head, firstEntry]
+    await transaction.execute(savepoint.begin)
+    try {
+      const settlement = await body()
+      await transaction.execute(savepoint.release)
+      return settlement ?? { pending, error: new Error('a change left no outcome') }
+    } catch (error) {
+      if (error instanceof CallbackHung || isTransactionError(error)) throw error
+      await transaction.execute(savepoint.rollback)
+      await transaction.execute(savepoint.release)
+      head = headBefore
+      firstEntry = firstBefore
+      return { pending, error }
+    }
+  }
+
+  /** Appends events at the head and moves it: index, salt, bytes, leaf hash, frontier, root. */
+  async function record(events: readonly AuditEvent[], raisesEpoch: boolean): Promise<void> {
+    if (events.length === 0) return
+    const entries = events.map((event, i) => makeEntry(event, head.size + i, head.timeMs, random))
+    await transaction.insertEntries(entries)
+    let { frontier } = head
+    for (const entry of entries) frontier = appendLeaf(frontier, entry.index, entry.leafHash)
+    head = { ...head, frontier, size: head.size + entries.length, epoch: head.epoch + (raisesEpoch ? 1 : 0) }
+    firstEntry ??= entries[0]
+    await transaction.db
+      .updateTable('log_head')
+      .set({
+        size: head.size,
+        epoch: head.epoch,
+        time: formatTime(head.timeMs),
+        root: Buffer.from(rootOf(frontier)),
+        frontier: encodeFrontier(frontier),
+      })
+      .where('id', '=', 1)
+      .execute()
+  }
+
+  return { applyAll, head: () => head, firstEntry: () => firstEntry }
+}

@@ -1,0 +1,255 @@
+import type { Kysely } from 'kysely'
+import type { Entry } from '../audit/entry.ts'
+import type { AuditEvent } from '../audit/event.ts'
+import { formatTime, type Clock } from '../kernel/clock.ts'
+import { BrokerError } from '../kernel/errors.ts'
+import type { RandomBytes } from '../kernel/ids.ts'
+import type { Log } from '../kernel/log.ts'
+import { CommitUnknown, type Database, type GrantRow, type ReplayMark } from './engine.ts'
+import { lockHead, type Head } from './head.ts'
+import { CallbackHung, createBatch, type Pending, type Settlement } from './ledger-batch.ts'
+import type { Schema } from './schema.ts'
+
+/** At least one: a change without a record does not compile. */
+export type Events = readonly [AuditEvent, ...AuditEvent[]]
+
+/** What a commit is tied to, whichever form the change has. */
+export interface Conditions {
+  /** The epoch under which the change was decided; absent when it depends on nothing that the epoch stands for. */
+  readonly epoch?: number
+  /** The assertion that this change spends: it takes effect once, or not at all. */
+  readonly mark?: ReplayMark
+}
+
+/** A hot change: plain values, inserted together with those of all other requests of the moment. */
+export interface RowsChange extends Conditions {
+  /** `issued_index` and `issued_at` are filled in by the ledger. */
+  readonly grant?: Omit<GrantRow, 'issued_index' | 'issued_at' | 'revoked_index'>
+  readonly events: Events
+}
+
+/** Where and when a change will stand in the log. */
+export interface Place {
+  /** The index that the change's first event will have. */
+  readonly index: number
+  /** The ledger's time. */
+  readonly timeMs: number
+}
+
+/** What a change by callback did: something, with its record, or nothing that an auditor could miss. */
+export type Outcome<R> =
+  | { readonly result: R; readonly events: Events; readonly raisesEpoch: boolean }
+  | { readonly result: R; readonly unrecorded: 'nothing changed' | 'housekeeping' }
+
+/** Any other change: a short callback that touches nothing but the `tx` it is given, and awaits nothing else. */
+export interface CallbackChange<R> extends Conditions {
+  apply(tx: Kysely<Schema>, place: Place): Promise<Outcome<R>>
+}
+
+/** Why a change was not committed although the database is well. Nothing of it is stored. */
+export type NotRecorded =
+  | { readonly status: 'epoch_moved' }
+  | { readonly status: 'replayed' }
+  | { readonly status: 'late' }
+
+export type Recorded<R> = ({ readonly status: 'recorded'; readonly result: R } & Place) | NotRecorded
+
+export interface Ledger {
+  append(change: RowsChange): Promise<Recorded<undefined>>
+  transact<R>(change: CallbackChange<R>): Promise<Recorded<R>>
+  /** Spends an assertion that authenticates a request which changes nothing, such as an introspection. */
+  spend(mark: ReplayMark): Promise<Recorded<undefined>>
+  /** Deletes replay marks whose assertions the ledger's time refuses anyway; returns how many. At most `max`. */
+  forgetExpiredMarks(max: number): Promise<number>
+  /** Takes note of a head that was read outside: from then on a head behind it stops issuance. */
+  observe(head: Head): void
+  /** The ledger's time as far as this process knows: the later of the clock and the head's (invariant 12). */
+  nowMs(): number
+  /** Why nothing is committed any more, or `undefined` while all is well. */
+  readonly halted: string | undefined
+  /** Waits for what was begun; refuses what comes after. */
+  close(): Promise<void>
+}
+
+export interface LedgerOptions {
+  readonly database: Database
+  readonly clock: Clock
+  readonly random: RandomBytes
+  readonly log: Log
+  readonly batchMax?: number
+  readonly queueMax?: number
+  /** How long one callback may take. */
+  readonly callbackMsMax?: number
+  /** How long to look for the outcome of a COMMIT whose answer was lost. */
+  readonly settleMsMax?: number
+}
+
+/**
+ * The one place that commits a change together with its audit events (invariants 1, 3 and 13). Requests that arrive
+ * together share a transaction under the head's lock: each change's conditions are checked against the head, it is
+ * applied, its events get their indexes without a gap, the head advances, and after the commit everyone is answered.
+ */
+export function createLedger(options: LedgerOptions): Ledger {
+  const { database, clock, random, log, batchMax = 128, queueMax = 10_000, callbackMsMax = 2_000, settleMsMax = 10_000 } = options
+  let queue: Pending[] = []
+  let running: Promise<void> | undefined
+  let closed = false
+  let halted: string | undefined
+  /** The size and time of the newest head that this process saw committed. */
+  let seenSize = 0
+  let seenTimeMs = 0
+
+  function observe(head: Head): void {
+    seenSize = Math.max(seenSize, head.size)
+    seenTimeMs = Math.max(seenTimeMs, head.timeMs)
+  }
+
+  function enqueue<R>(pending: Omit<Pending, 'resolve' | 'reject'>): Promise<Recorded<R>> {
+    if (closed) return Promise.reject(unavailable('the broker is shutting down'))
+    if (halted !== undefined) return Promise.reject(unavailable('the audit log cannot be written', halted))
+    if (queue.length >= queueMax) return Promise.reject(unavailable('too many requests are waiting', 'ledger queue full'))
+    return new Promise((resolve, reject) => {
+      // The caller's own type of result goes in with `apply` and comes back out here.
+      queue.push({ ...pending, resolve: resolve as Pending['resolve'], reject })
+      running ??= drain()
+    })
+  }
+
+  async function drain(): Promise<void> {
+    // Everything that the current turn of the event loop still brings shares the first batch.
+    await new Promise((resolve) => setImmediate(resolve))
+    while (queue.length > 0) {
+      const batch = queue.slice(0, batchMax)
+      queue = queue.slice(batchMax)
+      for (const { pending, outcome, error } of await commitBatch(batch)) {
+        if (outcome === undefined) pending.reject(error)
+        else pending.resolve(outcome)
+      }
+    }
+    running = undefined
+  }
+
+  /** Commits as much of a batch as can be; never throws. */
+  async function commitBatch(batch: readonly Pending[]): Promise<Settlement[]> {
+    if (halted !== undefined) return failAll(batch, unavailable('the audit log cannot be written', halted))
+    const hung = new Set<Pending>()
+    // First all plain values at once; if a statement fails, again with a savepoint each, to find the culprit.
+    for (let apart = false; ; ) {
+      const rest = batch.filter((pending) => !hung.has(pending))
+      try {
+        const settled = await runTransaction(rest, apart)
+        return [...settled, ...failAll([...hung], unavailable('the change took too long', 'a ledger callback hung'))]
+      } catch (error) {
+        if (error instanceof CallbackHung) {
+          hung.add(error.pending)
+        } else if (!apart && !(error instanceof HeadRegressed) && !database.isTransactionError(error)) {
+          apart = true
+        } else {
+          return failBatch(batch, error)
+        }
+      }
+    }
+  }
+
+  function failBatch(batch: readonly Pending[], error: unknown): Settlement[] {
+    if (error instanceof HeadRegressed) halted = error.message
+    log.error('the audit log could not be written; nothing of this batch was issued', { changes: batch.length, error })
+    return failAll(batch, unavailable('the audit log cannot be written', halted, error))
+  }
+
+  async function runTransaction(batch: readonly Pending[], apart: boolean): Promise<Settlement[]> {
+    let head: Head | undefined
+    let first: Entry | undefined
+    let settlements: Settlement[] = []
+    try {
+      await database.write(async (transaction) => {
+        const locked = await lockHead(transaction.db, database.engine)
+        if (locked.size < seenSize) throw new HeadRegressed(locked.size, seenSize)
+        const start = { ...locked, timeMs: Math.max(locked.timeMs, clock.nowMs()) }
+        const work = createBatch({ transaction, start, random, callbackMsMax, isTransactionError: database.isTransactionError })
+        settlements = await work.applyAll(batch, apart)
+        first = work.firstEntry()
+        head = work.head()
+      })
+    } catch (error) {
+      if (!(error instanceof CommitUnknown)) throw error
+      if (!(await settle(first, error))) throw error.cause
+    }
+    if (head !== undefined) observe(head)
+    return settlements
+  }
+
+  /**
+   * Whether a batch whose COMMIT was not answered is in the log: the salt makes its first entry's hash unlike any other.
+   * Taking the head's lock waits until the server has ended the transaction one way or the other.
+   */
+  async function settle(first: Entry | undefined, cause: CommitUnknown): Promise<boolean> {
+    log.warn('the answer to a COMMIT was lost: looking for its entries', { error: cause.cause })
+    if (first === undefined) return false
+    const entry = first
+    const deadlineMs = performance.now() + settleMsMax
+    for (let waitMs = 50; ; waitMs = Math.min(waitMs * 2, 1_000)) {
+      try {
+        return await database.write(async (transaction) => {
+          await lockHead(transaction.db, database.engine)
+          const found = await transaction.db
+            .selectFrom('audit_event')
+            .select('leaf_hash')
+            .where('idx', '=', entry.index)
+            .executeTakeFirst()
+          return found !== undefined && entry.leafHash.equals(found.leaf_hash)
+        })
+      } catch (error) {
+        if (performance.now() + waitMs > deadlineMs) throw error
+        await new Promise((resolve) => setTimeout(resolve, waitMs))
+      }
+    }
+  }
+
+  return {
+    append: ({ grant, events, ...conditions }) => enqueue({ conditions, rows: { events, ...(grant && { grant }) } }),
+    transact: ({ apply, ...conditions }) => enqueue({ conditions, apply }),
+    spend: (mark) => enqueue({ conditions: { mark } }),
+    async forgetExpiredMarks(max) {
+      const outcome = await enqueue<number>({
+        conditions: {},
+        apply: async (tx, place) => {
+          const expired = tx.selectFrom('replay_mark').select('id').where('expires_at', '<=', formatTime(place.timeMs)).limit(max)
+          const { numDeletedRows } = await tx.deleteFrom('replay_mark').where('id', 'in', expired).executeTakeFirstOrThrow()
+          return { result: Number(numDeletedRows), unrecorded: 'housekeeping' }
+        },
+      })
+      return outcome.status === 'recorded' ? outcome.result : 0
+    },
+    observe,
+    nowMs: () => Math.max(clock.nowMs(), seenTimeMs),
+    get halted() {
+      return halted
+    },
+    async close() {
+      closed = true
+      await running
+    },
+  }
+}
+
+/** The head is behind one that this process has seen: an older database was put in its place. Issuance stops for good. */
+class HeadRegressed extends Error {
+  constructor(size: number, seen: number) {
+    super(`the log has ${size} entries, but had ${seen}: this looks like a restored backup; restart after checking it`)
+    this.name = 'HeadRegressed'
+  }
+}
+
+function failAll(batch: readonly Pending[], error: unknown): Settlement[] {
+  return batch.map((pending) => ({ pending, error }))
+}
+
+function unavailable(reason: string, detail?: string, cause?: unknown): BrokerError {
+  return new BrokerError({
+    code: 'unavailable',
+    publicMessage: `${reason}; nothing was issued or changed: try again shortly`,
+    ...(detail !== undefined && { detail }),
+    ...(cause !== undefined && { cause }),
+  })
+}

@@ -1,0 +1,66 @@
+import { sql, type Kysely } from 'kysely'
+import { Migrator, type Migration } from 'kysely/migration'
+import { BrokerError } from '../kernel/errors.ts'
+import type { Engine } from './engine.ts'
+import { createFoundation } from './migrations/0001-foundation.ts'
+import type { Schema } from './schema.ts'
+
+function migrations(engine: Engine): Record<string, Migration> {
+  return {
+    // Kysely hands over an untyped handle: a migration knows only the tables of its own time.
+    '0001-foundation': { up: (db: Kysely<never>) => createFoundation(db, engine) },
+  }
+}
+
+/** Brings the schema up to this version and returns the names of the migrations that ran. */
+export async function migrate(db: Kysely<Schema>, engine: Engine): Promise<string[]> {
+  const { error, results = [] } = await createMigrator(db, engine).migrateToLatest()
+  if (error !== undefined) throw error
+  return results.filter((r) => r.status === 'Success').map((r) => r.migrationName)
+}
+
+/** Throws `config_invalid` unless every migration of this version, and no other, has run. */
+export async function checkMigrated(db: Kysely<Schema>, engine: Engine): Promise<void> {
+  const pending = (await createMigrator(db, engine).getMigrations()).filter((m) => m.executedAt === undefined)
+  if (pending.length > 0) {
+    throw new BrokerError({
+      code: 'config_invalid',
+      publicMessage: `the database lacks ${pending.map((m) => m.name).join(', ')}: run \`stint migrate\` first`,
+    })
+  }
+}
+
+function createMigrator(db: Kysely<Schema>, engine: Engine): Migrator {
+  return new Migrator({
+    db,
+    provider: { getMigrations: async () => migrations(engine) },
+    migrationTableName: 'schema_migration',
+    migrationLockTableName: 'schema_migration_lock',
+  })
+}
+
+/** What the serving role may do on PostgreSQL, table by table: nothing that could rewrite history (invariant 3). */
+const privileges: Record<keyof Schema | 'schema_migration' | 'schema_migration_lock', string> = {
+  log_head: 'select, update',
+  audit_event: 'select, insert',
+  replay_mark: 'select, insert, delete',
+  grants: 'select, insert, update (revoked_index)',
+  revocation: 'select, insert',
+  workload: 'select, insert, update',
+  workload_key: 'select, insert, update (removed_at)',
+  operator: 'select, insert',
+  policy_set: 'select, insert',
+  policy_in_force: 'select, insert, update',
+  sealing_key: 'select, insert',
+  signing_key: 'select, insert, update (verify_until)',
+  schema_migration: 'select',
+  schema_migration_lock: 'select',
+}
+
+/** Gives the serving role exactly the privileges it needs. PostgreSQL only; run as the tables' owner. */
+export async function grantPrivileges(db: Kysely<Schema>, role: string): Promise<void> {
+  for (const [table, allowed] of Object.entries(privileges)) {
+    await sql`revoke all on ${sql.table(table)} from ${sql.id(role)}`.execute(db)
+    await sql`grant ${sql.raw(allowed)} on ${sql.table(table)} to ${sql.id(role)}`.execute(db)
+  }
+}

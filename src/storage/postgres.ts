@@ -1,0 +1,176 @@
+import { CompiledQuery, Kysely, PostgresDialect, sql } from 'kysely'
+import pg from 'pg'
+import { formatTime } from '../kernel/clock.ts'
+import { BrokerError } from '../kernel/errors.ts'
+import { CommitUnknown, type Database, type WriteTransaction } from './engine.ts'
+import type { Schema } from './schema.ts'
+
+export interface PostgresOptions {
+  /** `postgres://user:password@host/database?sslmode=…` */
+  readonly url: string
+  readonly readersMax?: number
+  /** Where a lost connection of the pool is told; it is replaced by itself. */
+  readonly onConnectionLost?: (error: Error) => void
+}
+
+/** Limits of every session, so that a process that hangs cannot hold the log's lock for long. */
+const sessionOptions = '-c lock_timeout=5s -c statement_timeout=15s -c idle_in_transaction_session_timeout=10s'
+
+/** Opens a PostgreSQL database that any number of Stint processes share: one connection that writes, a pool that reads. */
+export function openPostgres({ url, readersMax = 8, onConnectionLost = () => {} }: PostgresOptions): Database {
+  const pool = (max: number): pg.Pool => {
+    const made = new pg.Pool({
+      connectionString: url,
+      max,
+      connectionTimeoutMillis: 5_000,
+      keepAlive: true,
+      options: sessionOptions,
+      types: { getTypeParser: typeParser },
+    })
+    made.on('error', onConnectionLost)
+    return made
+  }
+  const read = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: pool(readersMax) }) })
+  const write = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: pool(1) }) })
+
+  return {
+    engine: 'postgres',
+    read,
+    maintenance: write,
+    write(body) {
+      return write.connection().execute(async (db) => {
+        await sql`begin isolation level read committed`.execute(db)
+        let result: Awaited<ReturnType<typeof body>>
+        try {
+          result = await body({ db, execute: async (query) => void (await db.executeQuery(query)), ...hotRows(db) })
+        } catch (error) {
+          // When the connection is gone the server has rolled back by itself.
+          await sql`rollback`.execute(db).catch(() => undefined)
+          throw error
+        }
+        try {
+          await sql`commit`.execute(db)
+        } catch (error) {
+          throw sqlState(error) === '' || isConnectionState(sqlState(error)) ? new CommitUnknown(error) : error
+        }
+        return result
+      })
+    },
+    isTransactionError(error) {
+      const state = sqlState(error)
+      // Without a state it is not the server's answer to a statement: the connection broke, or could not be had.
+      if (state === '') return isDriverError(error)
+      return isConnectionState(state) || /^(?:25006|25P0[23]|40|53|55P03|57014|58|XX)/.test(state)
+    },
+    isUniqueViolation: (error) => sqlState(error) === '23505',
+    async close() {
+      await write.destroy()
+      await read.destroy()
+    },
+  }
+}
+
+const bigint = 20
+
+/** `bigint` as a number: no count of ours reaches 2^53. Everything else as pg reads it. */
+const typeParser: typeof pg.types.getTypeParser = (oid: number, format?: 'text' | 'binary') =>
+  oid === bigint && format !== 'binary' ? Number : pg.types.getTypeParser(oid, format)
+
+/** The five characters of SQLSTATE, or nothing when the error did not come from the server. */
+function sqlState(error: unknown): string {
+  return error instanceof pg.DatabaseError ? (error.code ?? '') : ''
+}
+
+function isConnectionState(state: string): boolean {
+  return state.startsWith('08') || state.startsWith('57P')
+}
+
+/** An error of the socket or of the driver: `ECONNRESET`, `Connection terminated`, a time-out while connecting. */
+function isDriverError(error: unknown): boolean {
+  if (!(error instanceof Error)) return false
+  return 'code' in error || /connection|timeout|terminated|not queryable/i.test(error.message)
+}
+
+/** One statement for all rows of a batch: each column is an array, unnested by the server. */
+function hotRows(db: Kysely<Schema>): Pick<WriteTransaction, 'insertReplayMarks' | 'insertGrants' | 'insertEntries'> {
+  const run = <R>(text: string, columns: readonly unknown[][]) => db.executeQuery<R>(CompiledQuery.raw(text, [...columns]))
+  return {
+    async insertReplayMarks(marks) {
+      const { rows } = await run<{ id: string }>(
+        `insert into replay_mark (id, expires_at) select * from unnest($1::text[], $2::text[])
+         on conflict do nothing returning id`,
+        [marks.map((m) => m.id), marks.map((m) => formatTime(m.expiresAtMs))],
+      )
+      return new Set(rows.map((row) => row.id))
+    },
+    async insertGrants(g) {
+      await run(
+        `insert into grants
+           (id, workload, tool, actions, target, task, audience, issued_index, issued_at, expires_at, revoked_index)
+         select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+           $8::bigint[], $9::text[], $10::text[], $11::bigint[])`,
+        [
+          g.map((r) => r.id),
+          g.map((r) => r.workload),
+          g.map((r) => r.tool),
+          g.map((r) => r.actions),
+          g.map((r) => r.target),
+          g.map((r) => r.task),
+          g.map((r) => r.audience),
+          g.map((r) => r.issued_index),
+          g.map((r) => r.issued_at),
+          g.map((r) => r.expires_at),
+          g.map((r) => r.revoked_index),
+        ],
+      )
+    },
+    async insertEntries(e) {
+      await run(
+        `insert into audit_event (idx, time, type, workload, tool, grant_id, task, body, leaf_hash)
+         select * from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+           $8::text[], $9::bytea[])`,
+        [
+          e.map((r) => r.index),
+          e.map((r) => r.time),
+          e.map((r) => r.type),
+          e.map((r) => r.workload ?? null),
+          e.map((r) => r.tool ?? null),
+          e.map((r) => r.grant ?? null),
+          e.map((r) => r.task ?? null),
+          e.map((r) => r.body),
+          e.map((r) => r.leafHash),
+        ],
+      )
+    },
+  }
+}
+
+/**
+ * Refuses a server or a role on which Stint's promises do not hold: commits that are not durable (invariant 1), or a role
+ * that could take the log's guards away (invariant 3). Throws `config_invalid` that says what to change.
+ */
+export async function checkPostgres(db: Kysely<Schema>): Promise<void> {
+  const { rows } = await sql<{ fsync: string; commit: string; encoding: string; pages: string }>`
+    select current_setting('fsync') as fsync, current_setting('synchronous_commit') as commit,
+      current_setting('server_encoding') as encoding, current_setting('full_page_writes') as pages`.execute(db)
+  const settings = rows[0]
+  if (settings?.fsync !== 'on') throw refused('fsync is off, so that a grant could be given and its record lost: set fsync = on')
+  if (settings.pages !== 'on') throw refused('full_page_writes is off, so that a crash could damage the log: set it to on')
+  if (settings.commit === 'off') throw refused('synchronous_commit is off: set it to on, for the database or for the role')
+  if (settings.encoding !== 'UTF8') throw refused(`the database's encoding is ${settings.encoding}: create it with UTF8`)
+  const role = await sql<{ name: string; superuser: boolean; owns: boolean; writes: boolean }>`
+    select current_user as name, r.rolsuper as superuser, pg_has_role(current_user, c.relowner, 'member') as owns,
+      has_table_privilege(current_user, c.oid, 'UPDATE, DELETE, TRUNCATE, TRIGGER') as writes
+    from pg_class c, pg_roles r where c.oid = 'audit_event'::regclass and r.rolname = current_user`.execute(db)
+  const who = role.rows[0]
+  if (who === undefined || who.superuser || who.owns || who.writes) {
+    throw refused(
+      `the role ${who?.name ?? ''} can change the audit log or take its guards away: serve as a role of its own, and let ` +
+        '`stint migrate` run as the owner (database.postgres.migrate_url)',
+    )
+  }
+}
+
+function refused(publicMessage: string): BrokerError {
+  return new BrokerError({ code: 'config_invalid', publicMessage: `PostgreSQL: ${publicMessage}` })
+}

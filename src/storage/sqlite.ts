@@ -1,0 +1,141 @@
+import SqliteDatabase, { type Database as Handle, type Statement } from 'better-sqlite3'
+import { mkdirSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { Kysely, SqliteDialect, sql } from 'kysely'
+import { formatTime } from '../kernel/clock.ts'
+import { BrokerError } from '../kernel/errors.ts'
+import { CommitUnknown, type Database, type WriteTransaction } from './engine.ts'
+import type { Schema } from './schema.ts'
+
+export interface SqliteOptions {
+  /** The database file; made with its folder when it is missing. */
+  readonly file: string
+}
+
+/**
+ * Opens a SQLite file for this process alone: WAL, `synchronous=FULL`, one connection that writes and one that reads.
+ * Throws `config_invalid` when another process has it open.
+ */
+export function openSqlite({ file }: SqliteOptions): Database {
+  mkdirSync(dirname(file), { recursive: true, mode: 0o700 })
+  const lock = takeProcessLock(file)
+  const writer = new SqliteDatabase(file)
+  writer.pragma('journal_mode = WAL')
+  writer.pragma('synchronous = FULL')
+  writer.pragma('foreign_keys = ON')
+  writer.pragma('trusted_schema = OFF')
+  writer.pragma('busy_timeout = 5000')
+  const reader = new SqliteDatabase(file)
+  reader.pragma('query_only = ON')
+  const write = new Kysely<Schema>({ dialect: new SqliteDialect({ database: rememberStatements(writer) }) })
+  const read = new Kysely<Schema>({ dialect: new SqliteDialect({ database: rememberStatements(reader) }) })
+  let rows: HotRows | undefined
+
+  return {
+    engine: 'sqlite',
+    read,
+    maintenance: write,
+    write(body) {
+      return write.connection().execute(async (db) => {
+        await sql`begin immediate`.execute(db)
+        try {
+          rows ??= prepareHotRows(writer)
+          const result = await body({ db, execute: async (query) => void (await db.executeQuery(query)), ...rows })
+          commit(writer)
+          return result
+        } catch (error) {
+          // SQLite has already rolled back after some errors, a full disk among them.
+          if (writer.inTransaction) writer.exec('rollback')
+          throw error
+        }
+      })
+    },
+    isTransactionError: (error) => /^SQLITE_(?:FULL|IOERR|READONLY|CORRUPT|NOTADB|NOMEM|BUSY|LOCKED|CANTOPEN)/.test(codeOf(error)),
+    isUniqueViolation: (error) => /^SQLITE_CONSTRAINT_(?:UNIQUE|PRIMARYKEY)$/.test(codeOf(error)),
+    async close() {
+      await write.destroy()
+      await read.destroy()
+      // Kysely closes only what it has used.
+      if (writer.open) writer.close()
+      if (reader.open) reader.close()
+      lock.close()
+    },
+  }
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof SqliteDatabase.SqliteError ? error.code : ''
+}
+
+function commit(writer: Handle): void {
+  try {
+    writer.exec('commit')
+  } catch (error) {
+    // After an I/O error the frames may have reached the file or not; a busy or full one has written nothing durable.
+    throw codeOf(error).startsWith('SQLITE_IOERR') ? new CommitUnknown(error) : error
+  }
+}
+
+/** An exclusive lock beside the file, held until this process ends, however it ends: the operating system lets go of it. */
+function takeProcessLock(file: string): Handle {
+  const lock = new SqliteDatabase(`${file}.lock`)
+  try {
+    lock.pragma('busy_timeout = 0')
+    lock.pragma('journal_mode = DELETE')
+    lock.pragma('locking_mode = EXCLUSIVE')
+    lock.exec('begin exclusive')
+    return lock
+  } catch (cause) {
+    lock.close()
+    throw new BrokerError({
+      code: 'config_invalid',
+      publicMessage: `another process has ${file} open: stop it first, or use PostgreSQL to run several`,
+      cause,
+    })
+  }
+}
+
+/** Kysely prepares a statement for each query; this keeps them by their text, so that each is compiled once. */
+function rememberStatements(handle: Handle): { prepare(text: string): Statement; close(): void } {
+  const statements = new Map<string, Statement>()
+  return {
+    prepare(text) {
+      let statement = statements.get(text)
+      if (statement === undefined || statement.busy) {
+        statement = handle.prepare(text)
+        // Filters make many texts; the bound is far above what the program's own queries need.
+        if (statements.size >= 500) statements.clear()
+        statements.set(text, statement)
+      }
+      return statement
+    },
+    close: () => handle.close(),
+  }
+}
+
+type HotRows = Pick<WriteTransaction, 'insertReplayMarks' | 'insertGrants' | 'insertEntries'>
+
+/** The statements of the hot path, compiled once and run without a promise each. */
+function prepareHotRows(writer: Handle): HotRows {
+  const mark = writer.prepare('insert into replay_mark (id, expires_at) values (?, ?) on conflict do nothing')
+  const grant = writer.prepare(`insert into grants
+    (id, workload, tool, actions, target, task, audience, issued_index, issued_at, expires_at, revoked_index)
+    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+  const entry = writer.prepare(`insert into audit_event
+    (idx, time, type, workload, tool, grant_id, task, body, leaf_hash) values (?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+  return {
+    async insertReplayMarks(marks) {
+      return new Set(marks.filter((m) => mark.run(m.id, formatTime(m.expiresAtMs)).changes === 1).map((m) => m.id))
+    },
+    async insertGrants(grants) {
+      for (const g of grants) {
+        grant.run(g.id, g.workload, g.tool, g.actions, g.target, g.task, g.audience, g.issued_index, g.issued_at, g.expires_at, g.revoked_index)
+      }
+    },
+    async insertEntries(entries) {
+      for (const e of entries) {
+        entry.run(e.index, e.time, e.type, e.workload ?? null, e.tool ?? null, e.grant ?? null, e.task ?? null, e.body, e.leafHash)
+      }
+    },
+  }
+}
