@@ -40,14 +40,26 @@ export class CommandError extends Error {
   }
 }
 
-/** `util.parseArgs` in strict mode, its errors turned into a `UsageError` that names the command's help. */
+/**
+ * `util.parseArgs` in strict mode, its errors turned into a `UsageError` that names the command's help. An option that is
+ * given twice and is not `multiple` is refused, for one of the two would be ignored (invariant 6).
+ */
 export function parseOptions<O extends NonNullable<ParseArgsConfig['options']>>(
   command: string,
   args: readonly string[],
   options: O,
 ) {
   try {
-    return parseArgs({ args: [...args], options, allowPositionals: true, strict: true })
+    const parsed = parseArgs({ args: [...args], options, allowPositionals: true, strict: true, tokens: true })
+    const seen = new Set<string>()
+    for (const token of parsed.tokens) {
+      if (token.kind !== 'option') continue
+      if (seen.has(token.name) && options[token.name]?.multiple !== true) {
+        throw new Error(`Option '--${token.name}' is given twice`)
+      }
+      seen.add(token.name)
+    }
+    return parsed
   } catch (error) {
     const reason = error instanceof Error ? error.message.replace(/\. To specify a positional.*$/s, '') : String(error)
     throw new UsageError(`${reason}. See: stint ${command} --help`)

@@ -12,12 +12,23 @@ export type LogFields = Readonly<Record<string, unknown>>
 
 const rank: Record<LogLevel, number> = { debug: 0, info: 1, warn: 2, error: 3 }
 
-/** Writes one JSON object a line through `write`; levels below `minimum` are dropped. */
+/**
+ * Writes one JSON object a line through `write`; levels below `minimum` are dropped. Never throws for what it is given: a
+ * line that JSON cannot hold is written without its fields.
+ */
 export function createLog(write: (line: string) => void, minimum: LogLevel, nowIso: () => string): Log {
   function at(level: LogLevel) {
     return (message: string, fields?: LogFields): void => {
       if (rank[level] < rank[minimum]) return
-      write(`${JSON.stringify({ time: nowIso(), level, message, ...fields }, replaceError)}\n`)
+      // Spread twice: first, so that they begin the line, and last, so that no field passes for them.
+      const own = { time: nowIso(), level, message }
+      let line: string
+      try {
+        line = JSON.stringify({ ...own, ...fields, ...own }, replaceError)
+      } catch {
+        line = JSON.stringify({ ...own, fields: 'cannot be printed' })
+      }
+      write(`${line}\n`)
     }
   }
   return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') }

@@ -1,18 +1,19 @@
+import { CompiledQuery, type Kysely } from 'kysely'
 import { makeEntry, type Entry } from '../audit/entry.ts'
 import type { AuditEvent } from '../audit/event.ts'
 import { appendLeaf, encodeFrontier, rootOf } from '../audit/merkle.ts'
 import { formatTime } from '../kernel/clock.ts'
 import type { RandomBytes } from '../kernel/ids.ts'
-import { CompiledQuery } from 'kysely'
 import type { GrantRow, ReplayMark, WriteTransaction } from './engine.ts'
 import { guardTransaction } from './guard.ts'
 import type { Head } from './head.ts'
 import type { CallbackChange, Conditions, NotRecorded, Place, Recorded, RowsChange } from './ledger.ts'
+import type { Schema } from './schema.ts'
 
 /** A change in the queue, with whoever waits for it. */
 export interface Pending {
   readonly conditions: Conditions
-  readonly rows?: Pick<RowsChange, 'grant' | 'events'>
+  readonly rows?: Pick<RowsChange, 'grant' | 'events' | 'stillHolds'>
   readonly apply?: CallbackChange<unknown>['apply']
   resolve(outcome: Recorded<unknown>): void
   reject(error: unknown): void
@@ -53,13 +54,14 @@ export function createBatch({ transaction, start, random, callbackMsMax, isTrans
   let firstEntry: Entry | undefined
 
   async function applyAll(batch: readonly Pending[], apart: boolean): Promise<Settlement[]> {
-    const hot = batch.filter((pending) => pending.apply === undefined)
+    const isHot = ({ apply, rows }: Pending) => apply === undefined && rows?.stillHolds === undefined
+    const hot = batch.filter(isHot)
     const settlements: Settlement[] = []
     // Plain values go first: a callback that raises the epoch would only make them be decided again.
     if (hot.length > 0 && !apart) settlements.push(...(await applyRows(hot)))
     else for (const pending of hot) settlements.push(await inSavepoint(pending, async () => (await applyRows([pending]))[0]))
     for (const pending of batch) {
-      if (pending.apply !== undefined) settlements.push(await inSavepoint(pending, () => applyCallback(pending)))
+      if (!isHot(pending)) settlements.push(await inSavepoint(pending, () => applyAlone(pending)))
     }
     return settlements
   }
@@ -104,23 +106,34 @@ export function createBatch({ transaction, start, random, callbackMsMax, isTrans
     return settlements
   }
 
-  async function applyCallback(pending: Pending): Promise<Settlement> {
+  /** Applies one change that runs code of its caller: a callback, or plain values with a condition of their own. */
+  async function applyAlone(pending: Pending): Promise<Settlement> {
+    const { conditions, rows, apply } = pending
     const outcome = refusal(pending)
-    if (outcome !== undefined || pending.apply === undefined) return { pending, outcome: outcome ?? { status: 'late' } }
-    const { mark } = pending.conditions
-    if (mark !== undefined && !(await transaction.insertReplayMarks([mark])).has(mark.id)) return { pending, outcome: { status: 'replayed' } }
+    if (outcome !== undefined) return { pending, outcome }
+    if (apply === undefined) {
+      const stillHolds = await runGuarded(pending, (tx) => rows?.stillHolds?.(tx) ?? Promise.resolve(true))
+      const [settlement] = stillHolds ? await applyRows([pending]) : []
+      return settlement ?? { pending, outcome: { status: 'epoch_moved' } }
+    }
+    if (conditions.mark !== undefined && (await transaction.insertReplayMarks([conditions.mark])).size === 0) {
+      return { pending, outcome: { status: 'replayed' } }
+    }
     const place: Place = { index: head.size, timeMs: head.timeMs }
-    const guarded = guardTransaction(transaction.db)
-    const done = await withTimeLimit(pending, pending.apply(guarded.tx, place), guarded.revoke)
+    const done = await runGuarded(pending, (tx) => apply(tx, place))
     if ('events' in done) await record(done.events, done.raisesEpoch)
     return { pending, outcome: { status: 'recorded', result: done.result, ...place } }
   }
 
-  async function withTimeLimit<T>(pending: Pending, work: Promise<T>, revoke: () => void): Promise<T> {
+  /** Lends the transaction to a callback for a limited time, and takes it back however that ends. */
+  async function runGuarded<T>(pending: Pending, callback: (tx: Kysely<Schema>) => Promise<T>): Promise<T> {
+    const { tx, revoke } = guardTransaction(transaction.db)
     let timer: NodeJS.Timeout | undefined
     const limit = new Promise<never>((_, reject) => {
       timer = setTimeout(() => reject(new CallbackHung(pending)), callbackMsMax)
     })
+    // In an async function, so that one which throws before its first promise is handled like the others.
+    const work = (async () => callback(tx))()
     // What the callback does after its time cannot reach the transaction, and is nobody's to handle.
     work.catch(() => undefined)
     try {

@@ -5,6 +5,7 @@ import { formatTime, type Clock } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { RandomBytes } from '../kernel/ids.ts'
 import type { Log } from '../kernel/log.ts'
+import { CommitLost, CommitUnsettled, findCommitted } from './commit-outcome.ts'
 import { CommitUnknown, type Database, type GrantRow, type ReplayMark } from './engine.ts'
 import { lockHead, type Head } from './head.ts'
 import { CallbackHung, createBatch, type Pending, type Settlement } from './ledger-batch.ts'
@@ -26,6 +27,11 @@ export interface RowsChange extends Conditions {
   /** `issued_index` and `issued_at` are filled in by the ledger. */
   readonly grant?: Omit<GrantRow, 'issued_index' | 'issued_at' | 'revoked_index'>
   readonly events: Events
+  /**
+   * Checked under the log's lock, for a decision that rests on more than the epoch stands for, such as a count of recent
+   * grants. Where it answers no, the change counts as decided under an epoch that has moved.
+   */
+  stillHolds?(tx: Kysely<Schema>): Promise<boolean>
 }
 
 /** Where and when a change will stand in the log. */
@@ -58,7 +64,7 @@ export interface Ledger {
   append(change: RowsChange): Promise<Recorded<undefined>>
   transact<R>(change: CallbackChange<R>): Promise<Recorded<R>>
   /** Spends an assertion that authenticates a request which changes nothing, such as an introspection. */
-  spend(mark: ReplayMark): Promise<Recorded<undefined>>
+  spend(conditions: Required<Conditions>): Promise<Recorded<undefined>>
   /** Deletes replay marks whose assertions the ledger's time refuses anyway; returns how many. At most `max`. */
   forgetExpiredMarks(max: number): Promise<number>
   /** Takes note of a head that was read outside: from then on a head behind it stops issuance. */
@@ -142,7 +148,7 @@ export function createLedger(options: LedgerOptions): Ledger {
       } catch (error) {
         if (error instanceof CallbackHung) {
           hung.add(error.pending)
-        } else if (!apart && !(error instanceof HeadRegressed) && !database.isTransactionError(error)) {
+        } else if (!apart && !isFinal(error) && !database.isTransactionError(error)) {
           apart = true
         } else {
           return failBatch(batch, error)
@@ -153,8 +159,8 @@ export function createLedger(options: LedgerOptions): Ledger {
 
   function failBatch(batch: readonly Pending[], error: unknown): Settlement[] {
     if (error instanceof HeadRegressed) halted = error.message
-    log.error('the audit log could not be written; nothing of this batch was issued', { changes: batch.length, error })
-    return failAll(batch, unavailable('the audit log cannot be written', halted, error))
+    log.error('the audit log could not be written; nothing of this batch was given out', { changes: batch.length, error })
+    return failAll(batch, error instanceof CommitUnsettled ? error : unavailable('the audit log cannot be written', halted, error))
   }
 
   async function runTransaction(batch: readonly Pending[], apart: boolean): Promise<Settlement[]> {
@@ -165,7 +171,8 @@ export function createLedger(options: LedgerOptions): Ledger {
       await database.write(async (transaction) => {
         const locked = await lockHead(transaction.db, database.engine)
         if (locked.size < seenSize) throw new HeadRegressed(locked.size, seenSize)
-        const start = { ...locked, timeMs: Math.max(locked.timeMs, clock.nowMs()) }
+        // What this process has seen counts too: a batch without events, such as one introspection, does not move the head.
+        const start = { ...locked, timeMs: Math.max(locked.timeMs, seenTimeMs, clock.nowMs()) }
         const work = createBatch({ transaction, start, random, callbackMsMax, isTransactionError: database.isTransactionError })
         settlements = await work.applyAll(batch, apart)
         first = work.firstEntry()
@@ -173,48 +180,25 @@ export function createLedger(options: LedgerOptions): Ledger {
       })
     } catch (error) {
       if (!(error instanceof CommitUnknown)) throw error
-      if (!(await settle(first, error))) throw error.cause
+      log.warn('the answer to a COMMIT was lost: looking for its entries', { error: error.cause })
+      if (!(await findCommitted(database, first, error, settleMsMax))) throw new CommitLost(error.cause)
     }
     if (head !== undefined) observe(head)
     return settlements
   }
 
-  /**
-   * Whether a batch whose COMMIT was not answered is in the log: the salt makes its first entry's hash unlike any other.
-   * Taking the head's lock waits until the server has ended the transaction one way or the other.
-   */
-  async function settle(first: Entry | undefined, cause: CommitUnknown): Promise<boolean> {
-    log.warn('the answer to a COMMIT was lost: looking for its entries', { error: cause.cause })
-    if (first === undefined) return false
-    const entry = first
-    const deadlineMs = performance.now() + settleMsMax
-    for (let waitMs = 50; ; waitMs = Math.min(waitMs * 2, 1_000)) {
-      try {
-        return await database.write(async (transaction) => {
-          await lockHead(transaction.db, database.engine)
-          const found = await transaction.db
-            .selectFrom('audit_event')
-            .select('leaf_hash')
-            .where('idx', '=', entry.index)
-            .executeTakeFirst()
-          return found !== undefined && entry.leafHash.equals(found.leaf_hash)
-        })
-      } catch (error) {
-        if (performance.now() + waitMs > deadlineMs) throw error
-        await new Promise((resolve) => setTimeout(resolve, waitMs))
-      }
-    }
-  }
-
   return {
-    append: ({ grant, events, ...conditions }) => enqueue({ conditions, rows: { events, ...(grant && { grant }) } }),
+    append: ({ grant, events, stillHolds, ...conditions }) =>
+      enqueue({ conditions, rows: { events, ...(grant && { grant }), ...(stillHolds && { stillHolds }) } }),
     transact: ({ apply, ...conditions }) => enqueue({ conditions, apply }),
-    spend: (mark) => enqueue({ conditions: { mark } }),
+    spend: (conditions) => enqueue({ conditions }),
     async forgetExpiredMarks(max) {
       const outcome = await enqueue<number>({
         conditions: {},
         apply: async (tx, place) => {
           const expired = tx.selectFrom('replay_mark').select('id').where('expires_at', '<=', formatTime(place.timeMs)).limit(max)
+          // The head's time first: a mark may go only once no later batch, here or elsewhere, can have an earlier time.
+          await tx.updateTable('log_head').set({ time: formatTime(place.timeMs) }).where('id', '=', 1).execute()
           const { numDeletedRows } = await tx.deleteFrom('replay_mark').where('id', 'in', expired).executeTakeFirstOrThrow()
           return { result: Number(numDeletedRows), unrecorded: 'housekeeping' }
         },
@@ -239,6 +223,11 @@ class HeadRegressed extends Error {
     super(`the log has ${size} entries, but had ${seen}: this looks like a restored backup; restart after checking it`)
     this.name = 'HeadRegressed'
   }
+}
+
+/** Errors after which a batch must not be tried again: the log is not to be touched, or COMMIT was sent already. */
+function isFinal(error: unknown): boolean {
+  return error instanceof HeadRegressed || error instanceof CommitLost || error instanceof CommitUnsettled
 }
 
 function failAll(batch: readonly Pending[], error: unknown): Settlement[] {

@@ -21,20 +21,31 @@ export async function migrate(db: Kysely<Schema>, engine: Engine): Promise<strin
 
 /** Throws `config_invalid` unless every migration of this version, and no other, has run. */
 export async function checkMigrated(db: Kysely<Schema>, engine: Engine): Promise<void> {
-  const pending = (await createMigrator(db, engine).getMigrations()).filter((m) => m.executedAt === undefined)
+  const known = await createMigrator(db, engine).getMigrations()
+  const pending = known.filter((m) => m.executedAt === undefined)
   if (pending.length > 0) {
     throw new BrokerError({
       code: 'config_invalid',
       publicMessage: `the database lacks ${pending.map((m) => m.name).join(', ')}: run \`stint migrate\` first`,
     })
   }
+  const { rows } = await sql<{ name: string }>`select name from ${sql.table(migrationTable)} order by name`.execute(db)
+  const newer = rows.filter(({ name }) => !known.some((m) => m.name === name))
+  if (newer.length > 0) {
+    throw new BrokerError({
+      code: 'config_invalid',
+      publicMessage: `the database is of a newer version (${newer.map((m) => m.name).join(', ')}): run that version of Stint`,
+    })
+  }
 }
+
+const migrationTable = 'schema_migration'
 
 function createMigrator(db: Kysely<Schema>, engine: Engine): Migrator {
   return new Migrator({
     db,
     provider: { getMigrations: async () => migrations(engine) },
-    migrationTableName: 'schema_migration',
+    migrationTableName: migrationTable,
     migrationLockTableName: 'schema_migration_lock',
   })
 }

@@ -1,3 +1,4 @@
+import { Socket } from 'node:net'
 import { CompiledQuery, Kysely, PostgresDialect, sql } from 'kysely'
 import pg from 'pg'
 import { formatTime } from '../kernel/clock.ts'
@@ -11,13 +12,16 @@ export interface PostgresOptions {
   readonly readersMax?: number
   /** Where a lost connection of the pool is told; it is replaced by itself. */
   readonly onConnectionLost?: (error: Error) => void
+  /** How long a connection may be silent before it is given up; more than any statement may take on the server. */
+  readonly silenceMsMax?: number
 }
 
 /** Limits of every session, so that a process that hangs cannot hold the log's lock for long. */
 const sessionOptions = '-c lock_timeout=5s -c statement_timeout=15s -c idle_in_transaction_session_timeout=10s'
 
 /** Opens a PostgreSQL database that any number of Stint processes share: one connection that writes, a pool that reads. */
-export function openPostgres({ url, readersMax = 8, onConnectionLost = () => {} }: PostgresOptions): Database {
+export function openPostgres(options: PostgresOptions): Database {
+  const { url, readersMax = 8, onConnectionLost = () => {}, silenceMsMax = 20_000 } = options
   const pool = (max: number): pg.Pool => {
     const made = new pg.Pool({
       connectionString: url,
@@ -28,6 +32,14 @@ export function openPostgres({ url, readersMax = 8, onConnectionLost = () => {} 
       types: { getTypeParser: typeParser },
     })
     made.on('error', onConnectionLost)
+    made.on('connect', (client) => {
+      // The pool listens to idle connections only: without a listener, one that breaks while in use would end the process.
+      // Whoever uses it learns of it by the error of the statement.
+      client.on('error', () => undefined)
+      // A network that drops packets says nothing for a quarter of an hour, and the log would wait as long.
+      const { stream } = client.connection
+      if (stream instanceof Socket) stream.setTimeout(silenceMsMax, () => stream.destroy(new Error('the connection went silent')))
+    })
     return made
   }
   const read = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: pool(readersMax) }) })
@@ -48,11 +60,11 @@ export function openPostgres({ url, readersMax = 8, onConnectionLost = () => {} 
           await sql`rollback`.execute(db).catch(() => undefined)
           throw error
         }
-        try {
-          await sql`commit`.execute(db)
-        } catch (error) {
+        const answer = await sql<{ command?: string }>`commit`.execute(db).catch((error: unknown) => {
           throw sqlState(error) === '' || isConnectionState(sqlState(error)) ? new CommitUnknown(error) : error
-        }
+        })
+        // After an error that nobody noticed, the server answers COMMIT with ROLLBACK and calls it a success.
+        if (answer.rows[0]?.command !== 'COMMIT') throw new Error('PostgreSQL rolled the transaction back instead of committing it')
         return result
       })
     },
@@ -60,7 +72,8 @@ export function openPostgres({ url, readersMax = 8, onConnectionLost = () => {} 
       const state = sqlState(error)
       // Without a state it is not the server's answer to a statement: the connection broke, or could not be had.
       if (state === '') return isDriverError(error)
-      return isConnectionState(state) || /^(?:25006|25P0[23]|40|53|55P03|57014|58|XX)/.test(state)
+      // Not 25P02: it follows a failed statement, and going back to the savepoint heals it.
+      return isConnectionState(state) || /^(?:25006|25P03|40|53|55P03|57014|58|XX)/.test(state)
     },
     isUniqueViolation: (error) => sqlState(error) === '23505',
     async close() {
@@ -85,10 +98,13 @@ function isConnectionState(state: string): boolean {
   return state.startsWith('08') || state.startsWith('57P')
 }
 
-/** An error of the socket or of the driver: `ECONNRESET`, `Connection terminated`, a time-out while connecting. */
+// What pg and its pool say themselves when a connection is lost or cannot be had.
+const driverMessage = /^(?:Connection terminated|Client (?:has|was) |timeout exceeded when trying to connect|the connection went silent)/
+
+/** An error of the socket or of the driver. Errors of our own and of callbacks have messages and codes, too: not these. */
 function isDriverError(error: unknown): boolean {
-  if (!(error instanceof Error)) return false
-  return 'code' in error || /connection|timeout|terminated|not queryable/i.test(error.message)
+  if (!(error instanceof Error) || error instanceof BrokerError) return false
+  return 'syscall' in error || ('code' in error && /^E[A-Z]+$/.test(String(error.code))) || driverMessage.test(error.message)
 }
 
 /** One statement for all rows of a batch: each column is an array, unnested by the server. */
@@ -145,6 +161,13 @@ function hotRows(db: Kysely<Schema>): Pick<WriteTransaction, 'insertReplayMarks'
   }
 }
 
+interface RoleFacts {
+  readonly name: string
+  readonly superuser: boolean
+  readonly owns: boolean
+  readonly writes: boolean
+}
+
 /**
  * Refuses a server or a role on which Stint's promises do not hold: commits that are not durable (invariant 1), or a role
  * that could take the log's guards away (invariant 3). Throws `config_invalid` that says what to change.
@@ -158,15 +181,22 @@ export async function checkPostgres(db: Kysely<Schema>): Promise<void> {
   if (settings.pages !== 'on') throw refused('full_page_writes is off, so that a crash could damage the log: set it to on')
   if (settings.commit === 'off') throw refused('synchronous_commit is off: set it to on, for the database or for the role')
   if (settings.encoding !== 'UTF8') throw refused(`the database's encoding is ${settings.encoding}: create it with UTF8`)
-  const role = await sql<{ name: string; superuser: boolean; owns: boolean; writes: boolean }>`
-    select current_user as name, r.rolsuper as superuser, pg_has_role(current_user, c.relowner, 'member') as owns,
-      has_table_privilege(current_user, c.oid, 'UPDATE, DELETE, TRUNCATE, TRIGGER') as writes
-    from pg_class c, pg_roles r where c.oid = 'audit_event'::regclass and r.rolname = current_user`.execute(db)
+  // Membership counts without inheritance, for SET ROLE is enough. Whoever owns a schema may drop what others own in it, and
+  // the owner of a database owns its `public` schema.
+  const role = await sql<RoleFacts>`
+    select current_user as name,
+      (select bool_or(pg_has_role(current_user, r.oid, 'member')) from pg_roles r where r.rolsuper) as superuser,
+      bool_or(pg_has_role(current_user, c.relowner, 'member') or pg_has_role(current_user, n.nspowner, 'member')
+        or pg_has_role(current_user, d.datdba, 'member')) as owns,
+      bool_or(has_table_privilege(current_user, c.oid, 'DELETE, TRUNCATE, TRIGGER')
+        or (c.relname <> 'log_head' and has_any_column_privilege(current_user, c.oid, 'UPDATE'))) as writes
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_database d on d.datname = current_database()
+    where c.oid in ('audit_event'::regclass, 'revocation'::regclass, 'policy_set'::regclass, 'log_head'::regclass)`.execute(db)
   const who = role.rows[0]
   if (who === undefined || who.superuser || who.owns || who.writes) {
     throw refused(
-      `the role ${who?.name ?? ''} can change the audit log or take its guards away: serve as a role of its own, and let ` +
-        '`stint migrate` run as the owner (database.postgres.migrate_url)',
+      `the role ${who?.name ?? ''} can change the audit log or take its guards away: serve as a role of its own, which owns ` +
+        'neither the database nor its tables, and let `stint migrate` run as the owner (database.postgres.migrate_url)',
     )
   }
 }

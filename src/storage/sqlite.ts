@@ -1,5 +1,5 @@
 import SqliteDatabase, { type Database as Handle, type Statement } from 'better-sqlite3'
-import { mkdirSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync, realpathSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { Kysely, SqliteDialect, sql } from 'kysely'
 import { formatTime } from '../kernel/clock.ts'
@@ -17,16 +17,7 @@ export interface SqliteOptions {
  * Throws `config_invalid` when another process has it open.
  */
 export function openSqlite({ file }: SqliteOptions): Database {
-  mkdirSync(dirname(file), { recursive: true, mode: 0o700 })
-  const lock = takeProcessLock(file)
-  const writer = new SqliteDatabase(file)
-  writer.pragma('journal_mode = WAL')
-  writer.pragma('synchronous = FULL')
-  writer.pragma('foreign_keys = ON')
-  writer.pragma('trusted_schema = OFF')
-  writer.pragma('busy_timeout = 5000')
-  const reader = new SqliteDatabase(file)
-  reader.pragma('query_only = ON')
+  const { lock, writer, reader } = openHandles(file)
   const write = new Kysely<Schema>({ dialect: new SqliteDialect({ database: rememberStatements(writer) }) })
   const read = new Kysely<Schema>({ dialect: new SqliteDialect({ database: rememberStatements(reader) }) })
   let rows: HotRows | undefined
@@ -44,8 +35,7 @@ export function openSqlite({ file }: SqliteOptions): Database {
           commit(writer)
           return result
         } catch (error) {
-          // SQLite has already rolled back after some errors, a full disk among them.
-          if (writer.inTransaction) writer.exec('rollback')
+          rollBack(writer)
           throw error
         }
       })
@@ -67,6 +57,52 @@ function codeOf(error: unknown): string {
   return error instanceof SqliteDatabase.SqliteError ? error.code : ''
 }
 
+/** Takes the lock and opens both connections, or lets go of everything and says why not. */
+function openHandles(given: string): Record<'lock' | 'writer' | 'reader', Handle> {
+  const opened: Handle[] = []
+  const open = (file: string): Handle => {
+    const handle = new SqliteDatabase(file)
+    opened.push(handle)
+    return handle
+  }
+  try {
+    mkdirSync(dirname(given), { recursive: true, mode: 0o700 })
+    // One file has one lock, under whatever link it is opened.
+    const file = existsSync(given) ? realpathSync(given) : given
+    const lock = takeProcessLock(open(`${file}.lock`))
+    // Readable to nobody else: sealed keys and the operators' hashes are in it. SQLite gives its other files the same mode.
+    closeSync(openSync(file, 'a', 0o600))
+    const writer = open(file)
+    if (writer.pragma('journal_mode = WAL', { simple: true }) !== 'wal') throw new Error('its file system cannot do WAL')
+    writer.pragma('synchronous = FULL')
+    writer.pragma('foreign_keys = ON')
+    writer.pragma('trusted_schema = OFF')
+    writer.pragma('busy_timeout = 5000')
+    const reader = open(file)
+    reader.pragma('query_only = ON')
+    return { lock, writer, reader }
+  } catch (cause) {
+    for (const handle of opened.toReversed()) handle.close()
+    const why = cause instanceof Error ? cause.message : String(cause)
+    throw new BrokerError({
+      code: 'config_invalid',
+      publicMessage: codeOf(cause).startsWith('SQLITE_BUSY')
+        ? `another process has ${given} open: stop it first, or use PostgreSQL to run several`
+        : `the database ${given} cannot be opened: ${why}`,
+      cause,
+    })
+  }
+}
+
+function rollBack(writer: Handle): void {
+  try {
+    // SQLite has already rolled back after some errors, a full disk among them.
+    if (writer.inTransaction) writer.exec('rollback')
+  } catch {
+    // The error that led here says more. What could not be rolled back shows at the next BEGIN.
+  }
+}
+
 function commit(writer: Handle): void {
   try {
     writer.exec('commit')
@@ -77,22 +113,12 @@ function commit(writer: Handle): void {
 }
 
 /** An exclusive lock beside the file, held until this process ends, however it ends: the operating system lets go of it. */
-function takeProcessLock(file: string): Handle {
-  const lock = new SqliteDatabase(`${file}.lock`)
-  try {
-    lock.pragma('busy_timeout = 0')
-    lock.pragma('journal_mode = DELETE')
-    lock.pragma('locking_mode = EXCLUSIVE')
-    lock.exec('begin exclusive')
-    return lock
-  } catch (cause) {
-    lock.close()
-    throw new BrokerError({
-      code: 'config_invalid',
-      publicMessage: `another process has ${file} open: stop it first, or use PostgreSQL to run several`,
-      cause,
-    })
-  }
+function takeProcessLock(lock: Handle): Handle {
+  lock.pragma('busy_timeout = 0')
+  lock.pragma('journal_mode = DELETE')
+  lock.pragma('locking_mode = EXCLUSIVE')
+  lock.exec('begin exclusive')
+  return lock
 }
 
 /** Kysely prepares a statement for each query; this keeps them by their text, so that each is compiled once. */

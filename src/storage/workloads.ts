@@ -55,7 +55,7 @@ export async function insertWorkloadKeys(tx: Kysely<Schema>, workload: string, k
     alg: key.alg,
     jwk: JSON.stringify(key.jwk),
     added_at: formatTime(key.addedAtMs),
-    removed_at: null,
+    removed_at: key.removedAtMs === undefined ? null : formatTime(key.removedAtMs),
   }))
   await tx.insertInto('workload_key').values(rows).execute()
 }
@@ -66,6 +66,8 @@ export async function markKeyRemoved(tx: Kysely<Schema>, kid: string, timeMs: nu
 
 /** Which of these keys have been registered before, and by whom. */
 export async function findKeyOwners(db: Kysely<Schema>, kids: readonly string[]): Promise<{ kid: string; workload: string }[]> {
+  // An empty list is no SQL on PostgreSQL.
+  if (kids.length === 0) return []
   return db.selectFrom('workload_key').select(['kid', 'workload']).where('kid', 'in', kids).execute()
 }
 

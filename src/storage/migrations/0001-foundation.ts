@@ -6,15 +6,15 @@ import type { Engine } from '../engine.ts'
 export async function createFoundation(db: Kysely<never>, engine: Engine): Promise<void> {
   const types =
     engine === 'sqlite'
-      ? { int: 'integer', text: 'text', bytes: 'blob', options: 'strict' }
-      : { int: 'bigint', text: 'text collate "C"', bytes: 'bytea', options: '' }
+      ? { int: 'integer', text: 'text', bytes: 'blob', options: 'strict', keyed: 'strict, without rowid' }
+      : { int: 'bigint', text: 'text collate "C"', bytes: 'bytea', options: '', keyed: '' }
   for (const statement of tables(types)) await sql.raw(statement).execute(db)
   for (const statement of engine === 'sqlite' ? sqliteGuards : postgresGuards) await sql.raw(statement).execute(db)
   await sql`insert into log_head (id, size, epoch, time, root, frontier)
     values (1, 0, 0, '1970-01-01T00:00:00.000Z', ${Buffer.from(rootOf([]))}, ${encodeFrontier([])})`.execute(db)
 }
 
-function tables({ int, text, bytes, options }: Record<'int' | 'text' | 'bytes' | 'options', string>): string[] {
+function tables({ int, text, bytes, options, keyed }: Record<'int' | 'text' | 'bytes' | 'options' | 'keyed', string>): string[] {
   return [
     `create table log_head (
       id ${int} primary key check (id = 1), size ${int} not null, epoch ${int} not null, time ${text} not null,
@@ -53,7 +53,7 @@ function tables({ int, text, bytes, options }: Record<'int' | 'text' | 'bytes' |
       created_at ${text} not null) ${options}`,
     `create table policy_set (
       hash ${text} primary key, files ${text} not null, cedar_version ${text} not null,
-      created_at ${text} not null) ${options}`,
+      created_at ${text} not null) ${keyed}`,
     `create table policy_in_force (
       id ${int} primary key check (id = 1), hash ${text} not null references policy_set (hash), since ${text} not null,
       event_index ${int} not null) ${options}`,
@@ -69,7 +69,8 @@ function tables({ int, text, bytes, options }: Record<'int' | 'text' | 'bytes' |
 /** Tables of which a row, once written, stays as it is. */
 const appendOnly = ['audit_event', 'revocation', 'policy_set'] as const
 
-// `INSERT OR REPLACE` deletes without firing delete triggers, so an insert must not meet an existing row either.
+// `INSERT OR REPLACE` deletes without firing delete triggers, so an insert must not meet an existing row either: neither by
+// its key nor by a row id, which is why an append-only table has none beside its key.
 const sqliteGuards = [
   ...appendOnly.flatMap((table) => [
     `create trigger ${table}_no_update before update on ${table}

@@ -1,0 +1,125 @@
+import { setTimeout } from 'node:timers/promises'
+import type { Actor } from '../audit/event.ts'
+import type { Principal } from '../identity/authenticate.ts'
+import { operatorMatches, parseOperatorCredential } from '../identity/operator.ts'
+import { spiffeId } from '../identity/workload.ts'
+import { BrokerError } from '../kernel/errors.ts'
+import type { ReplayMark } from '../storage/engine.ts'
+import { findOperator, type Operator } from '../storage/operators.ts'
+import type { Recorded } from '../storage/ledger.ts'
+import type { Broker } from './broker.ts'
+import type { View } from './knowledge.ts'
+
+/** What a workload sent to prove who it is. */
+export interface ClientCredentials {
+  /** RFC 7523 §2.2 `client_assertion`; absent when it was not sent, or not in the one accepted way. */
+  readonly assertion: string | undefined
+  /** RFC 6749 §2.3.1 `client_id`, optional beside an assertion: if sent, it must be the assertion's subject. */
+  readonly clientId?: string
+}
+
+const attemptsMax = 8
+
+/**
+ * Authenticates a workload and runs `act` with it, again from the start whenever the epoch has moved before the commit
+ * (invariant 13). `act` returns what the ledger made of its change, which must spend the principal's assertion.
+ * Throws `invalid_client`, the same for every reason (invariant 10).
+ */
+export async function withWorkload<R>(
+  broker: Broker,
+  credentials: ClientCredentials,
+  act: (principal: Principal, view: View) => Promise<Recorded<R>>,
+): Promise<R> {
+  const refuse = createRefuser(invalidClient)
+  for (let attempt = 0; attempt < attemptsMax; attempt++) {
+    const view = attempt === 0 ? await broker.knowledge.current() : await broker.knowledge.refresh()
+    const principal = await proveWorkload(broker, credentials, view, refuse)
+    if (principal === 'outdated') continue
+    const outcome = await act(principal, view)
+    switch (outcome.status) {
+      case 'recorded':
+        return outcome.result
+      case 'epoch_moved':
+        continue
+      case 'replayed':
+      case 'late':
+        broker.refusals.note('workload', outcome.status === 'late' ? 'expired' : 'replayed', principal.workload.name)
+        return refuse()
+    }
+  }
+  throw new BrokerError({
+    code: 'unavailable',
+    publicMessage: 'Registry or policy change faster than this request can be decided. Try again shortly.',
+    detail: `the epoch moved ${attemptsMax} times`,
+  })
+}
+
+async function proveWorkload(
+  { authenticate, issuer, trustDomain, ledger, knowledge, refusals }: Broker,
+  { assertion, clientId }: ClientCredentials,
+  view: View,
+  refuse: () => Promise<never>,
+): Promise<Principal | 'outdated'> {
+  if (assertion === undefined) {
+    refusals.note('workload', 'assertion_missing')
+    return refuse()
+  }
+  const result = await authenticate(assertion, { issuer, trustDomain, nowMs: ledger.nowMs(), findWorkload: view.findWorkload })
+  if (result.ok && (clientId === undefined || clientId === spiffeId(trustDomain, result.principal.workload.name))) return result.principal
+  // A refusal is not committed, so that nothing else would notice that this process was behind.
+  if (!(await knowledge.isNewest(view))) return 'outdated'
+  if (result.ok) refusals.note('workload', 'client_id_mismatch', result.principal.workload.name)
+  else refusals.note('workload', result.reason, result.workload)
+  return refuse()
+}
+
+/** Every refusal is answered this long after the request began to be looked at, or later under load. */
+const refusalMs = 20
+
+/**
+ * Makes the one way to refuse a stranger: it throws `error`, but not before a fixed time has passed, so that the time
+ * does not tell a name that had to be looked up from one that was remembered, nor a replay from a wrong key (invariant 10).
+ */
+function createRefuser(error: () => BrokerError): () => Promise<never> {
+  const beganMs = performance.now()
+  return async () => {
+    const restMs = beganMs + refusalMs - performance.now()
+    if (restMs > 0) await setTimeout(restMs)
+    throw error()
+  }
+}
+
+function invalidClient(): BrokerError {
+  return new BrokerError({
+    code: 'invalid_client',
+    publicMessage: 'Client authentication failed. Send a fresh client assertion, signed with a registered key of an active workload.',
+  })
+}
+
+/** The mark that spends the assertion of this principal. */
+export function markOf({ assertion }: Principal): ReplayMark {
+  return { id: assertion.replayId, expiresAtMs: assertion.expiresAtMs }
+}
+
+export function actorOf({ workload }: Principal): Actor {
+  return { kind: 'workload', id: workload.name }
+}
+
+/** The operator whose credential this is. Throws `unauthenticated`, the same for every reason (invariant 10). */
+export async function authenticateOperator({ database, refusals }: Broker, credential: string): Promise<Operator> {
+  const refuse = createRefuser(unauthenticated)
+  const presented = parseOperatorCredential(credential)
+  // A look-up and a comparison in any case, so that time does not tell which ids exist.
+  const operator = await findOperator(database.read, presented?.id ?? '')
+  const matches = operatorMatches(presented?.secretHash ?? '', operator?.secretHash)
+  if (operator !== undefined && matches) return operator
+  refusals.note('operator', presented === undefined ? 'operator_malformed' : operator === undefined ? 'operator_unknown' : 'operator_wrong')
+  return refuse()
+}
+
+function unauthenticated(): BrokerError {
+  return new BrokerError({
+    code: 'unauthenticated',
+    publicMessage: 'This needs an operator credential: send it as `Authorization: Bearer stint_op_…`.',
+  })
+}

@@ -1,0 +1,84 @@
+import { grantState } from '../grant/grant.ts'
+import { BrokerError } from '../kernel/errors.ts'
+import { findGrant, markGrantRevoked } from '../storage/grants.ts'
+import type { CallbackChange, Outcome } from '../storage/ledger.ts'
+import { actorOf, markOf, withWorkload, type ClientCredentials } from './authenticate.ts'
+import { causedBy, type Broker, type Caller } from './broker.ts'
+import { findToken } from './introspect.ts'
+
+/** What became of a request to end one grant. */
+export type Release = 'revoked' | 'already_ended' | 'unknown'
+
+/**
+ * RFC 7009 for the holder: ends the grant behind a token that was issued to the caller. A token that Stint does not know
+ * is no error (§2.2). Throws `unauthorized_client` for another workload's token (§2.1), which is recorded.
+ */
+export async function releaseToken(
+  broker: Broker,
+  credentials: ClientCredentials,
+  token: string,
+  requestId: string,
+): Promise<Release> {
+  const release = await withWorkload<Release | 'foreign'>(broker, credentials, async (principal, view) => {
+    const known = await findToken(broker, view, token)
+    const conditions = { epoch: view.epoch, mark: markOf(principal) }
+    if (known === undefined) {
+      const spent = await broker.ledger.spend(conditions)
+      return spent.status === 'recorded' ? { ...spent, result: 'unknown' } : spent
+    }
+    const caller = { actor: actorOf(principal), requestId }
+    const { id, workload } = known.grant
+    if (workload !== principal.workload.name) {
+      const event = {
+        type: 'revocation.refused',
+        ...causedBy(caller),
+        workload: principal.workload.name,
+        grant: id,
+        proof_kid: principal.kid,
+      } as const
+      const refused = await broker.ledger.append({ ...conditions, events: [event] })
+      return refused.status === 'recorded' ? { ...refused, result: 'foreign' } : refused
+    }
+    return broker.ledger.transact({ ...conditions, apply: endGrant(id, caller) })
+  })
+  if (release !== 'foreign') return release
+  throw new BrokerError({
+    code: 'unauthorized_client',
+    publicMessage: 'This token was issued to another client, which alone can give it back; an admin can revoke it.',
+  })
+}
+
+/** RFC 7009 for an admin, who may end any token. */
+export async function revokeToken(broker: Broker, caller: Caller, token: string): Promise<Release> {
+  const known = await findToken(broker, await broker.knowledge.refresh(), token)
+  if (known === undefined) return 'unknown'
+  const outcome = await broker.ledger.transact({ apply: endGrant(known.grant.id, caller) })
+  if (outcome.status !== 'recorded') throw new Error(`an unconditional change was ${outcome.status}`)
+  return outcome.result
+}
+
+/** The change that ends one grant: read and written in the same transaction, recorded only when it ends something. */
+export function endGrant(id: string, caller: Caller, reason?: string): CallbackChange<Release>['apply'] {
+  return async (tx, { index, timeMs }): Promise<Outcome<Release>> => {
+    const grant = await findGrant(tx, id)
+    if (grant === undefined) return { result: 'unknown', unrecorded: 'nothing changed' }
+    if (grantState(grant, timeMs) !== 'active') return { result: 'already_ended', unrecorded: 'nothing changed' }
+    await markGrantRevoked(tx, id, index)
+    return {
+      result: 'revoked',
+      // The end of one grant does not raise the epoch: whoever asks about it reads its row.
+      raisesEpoch: false,
+      events: [
+        {
+          type: 'grant.revoked',
+          ...causedBy(caller),
+          workload: grant.workload,
+          grant: id,
+          tool: grant.tool,
+          ...(grant.task !== undefined && { task: grant.task }),
+          ...(reason !== undefined && { reason }),
+        },
+      ],
+    }
+  }
+}

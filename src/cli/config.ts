@@ -1,0 +1,63 @@
+import { configJsonSchema, listOptions } from '../config.ts'
+import { parseOptions, UsageError, type Command } from './command.ts'
+import { readConfig } from './serve.ts'
+
+export const configCommand: Command = {
+  name: 'config',
+  summary: 'list every option of stint.yaml, or check one',
+  help: `Usage: stint config [--json | --example]
+       stint config --check FILE
+
+Prints every option of stint.yaml with its type, its default and what it means.
+
+Options:
+  --json        as JSON Schema, for editors and programs
+  --example     a configuration to start from
+  --check FILE  parse a configuration and say what is wrong with it; exit code 1 if anything is
+
+Examples:
+  stint config
+  stint config --example > stint.yaml
+  stint config --check stint.yaml
+`,
+  async run(args, io) {
+    const { values, positionals } = parseOptions('config', args, {
+      json: { type: 'boolean' },
+      example: { type: 'boolean' },
+      check: { type: 'string' },
+    })
+    const chosen = [values.json, values.example, values.check].filter((value) => value !== undefined)
+    if (positionals.length > 0 || chosen.length > 1) throw new UsageError('give one of --json, --example and --check FILE, or nothing.')
+    if (values.json === true) io.out(`${JSON.stringify(configJsonSchema(), undefined, 2)}\n`)
+    else if (values.example === true) io.out(example)
+    else if (values.check !== undefined) {
+      readConfig(values.check)
+      io.out(`${values.check} is a valid configuration.\n`)
+    } else io.out(describeOptions())
+    return 0
+  },
+}
+
+function describeOptions(): string {
+  return listOptions()
+    .map((option) => {
+      const need = option.required ? 'required' : option.default === undefined ? 'optional' : `default ${String(option.default)}`
+      return `${option.path}  (${option.type}, ${need})\n    ${option.description}\n`
+    })
+    .join('')
+}
+
+const example = `# stint.yaml: every option is explained by \`stint config\`.
+issuer: https://stint.example.com
+trust_domain: example.com
+listen: { host: 127.0.0.1, port: 7846 }
+proxy: { addresses: [127.0.0.1] }        # or tls: { cert_file: …, key_file: … }
+database:
+  sqlite: { file: /var/lib/stint/stint.db }
+# database:
+#   postgres:
+#     url: { from: "env:STINT_DATABASE_URL" }
+#     migrate_url: { from: "env:STINT_OWNER_URL" }
+root_key: { from: "file:/etc/stint/root.key" }   # openssl rand -base64 32, mode 0600
+policies: { folder: /etc/stint/policies }
+`

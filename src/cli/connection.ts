@@ -1,0 +1,105 @@
+import { createAdminClient, type AdminClient } from '../client/admin.ts'
+import { createAgentClient, type AgentClient } from '../client/agent.ts'
+import type { AgentKey } from '../client/key.ts'
+import { CommandError, UsageError, type Io } from './command.ts'
+import { readPrivateFile } from './private-file.ts'
+
+/** Where the broker is: options of every command that talks to one. */
+export const brokerOptions = {
+  url: { type: 'string' },
+  'allow-insecure': { type: 'boolean' },
+} as const
+
+/** Options of every command that an operator runs against a broker, for `parseOptions`. */
+export const connectionOptions = {
+  ...brokerOptions,
+  'operator-token-file': { type: 'string' },
+} as const
+
+/** Options of every command that acts as a workload, for `parseOptions`. */
+export const agentOptions = {
+  ...brokerOptions,
+  workload: { type: 'string' },
+  key: { type: 'string' },
+} as const
+
+const urlDefault = 'http://127.0.0.1:7846'
+
+const brokerHelp = `  --url URL         the broker (else STINT_URL, else ${urlDefault})
+  --allow-insecure  allow plain http to another machine
+`
+
+/** The part of a command's help that tells of `connectionOptions`. */
+export const connectionHelp = `Connection:
+${brokerHelp}  --operator-token-file FILE
+                    your credential, in a file of mode 0600; else it is taken
+                    from the environment, STINT_OPERATOR_TOKEN
+`
+
+/** The part of a command's help that tells of `agentOptions`. */
+export const agentHelp = `Identity and connection:
+  --workload NAME   who asks (else STINT_WORKLOAD)
+  --key FILE        its private key, mode 0600 (else STINT_KEY_FILE)
+${brokerHelp}`
+
+export interface BrokerValues {
+  readonly url?: string | undefined
+  readonly 'allow-insecure'?: boolean | undefined
+}
+
+export interface ConnectionValues extends BrokerValues {
+  readonly 'operator-token-file'?: string | undefined
+}
+
+export interface AgentValues extends BrokerValues {
+  readonly workload?: string | undefined
+  readonly key?: string | undefined
+}
+
+/** A client that acts as the operator whose credential the environment or a file holds. */
+export function adminClient(values: ConnectionValues, io: Io): AdminClient {
+  return createAdminClient({ ...brokerOf(values, io), token: readOperatorToken(values['operator-token-file'], io) })
+}
+
+/** A client that acts as the workload of the options or the environment. */
+export function agentClient(values: AgentValues, key: AgentKey, io: Io): AgentClient {
+  return createAgentClient({ ...brokerOf(values, io), workload: workloadName(values, io), key })
+}
+
+export function workloadName(values: AgentValues, io: Io): string {
+  const name = pick(values.workload, io.env['STINT_WORKLOAD'])
+  if (name === undefined) throw new UsageError('which workload? Give --workload NAME or set STINT_WORKLOAD.')
+  return name
+}
+
+export function keyFile(values: AgentValues, io: Io): string {
+  const path = pick(values.key, io.env['STINT_KEY_FILE'])
+  if (path === undefined) throw new UsageError('which key? Give --key FILE or set STINT_KEY_FILE.')
+  return path
+}
+
+function brokerOf(values: BrokerValues, io: Io): { readonly url: string; readonly allowInsecure: boolean } {
+  return { url: pick(values.url, io.env['STINT_URL']) ?? urlDefault, allowInsecure: values['allow-insecure'] === true }
+}
+
+/** The credential is never an argument: every user of the machine can read those. */
+function readOperatorToken(file: string | undefined, io: Io): string {
+  const path = pick(file, undefined)
+  const text = path === undefined ? pick(undefined, io.env['STINT_OPERATOR_TOKEN']) : readPrivateFile(path, 'the credential file')
+  if (text === undefined && path !== undefined) throw new CommandError(`there is no credential file ${path}`)
+  if (text === undefined) {
+    throw new CommandError('this needs an operator: set STINT_OPERATOR_TOKEN or give --operator-token-file FILE')
+  }
+  const token = text.trim()
+  if (!/^stint_op_[\w-]{1,200}$/.test(token)) {
+    const place = path === undefined ? 'STINT_OPERATOR_TOKEN' : path
+    throw new CommandError(`${place} holds no operator's credential: one begins with stint_op_ and is a single word`)
+  }
+  return token
+}
+
+/** An option before a variable. An option that is given empty is a mistake; an empty variable counts as not set. */
+function pick(option: string | undefined, variable: string | undefined): string | undefined {
+  if (option === '') throw new UsageError('an option has an empty value: leave the option out, or give it a value.')
+  return option ?? (variable === '' ? undefined : variable)
+}

@@ -1,0 +1,91 @@
+import { createFirstOperator } from '../broker/operators.ts'
+import { createAdminClient } from '../client/admin.ts'
+import { createAgentClient } from '../client/agent.ts'
+import type { RunningBroker } from '../main.ts'
+import { countOperators } from '../storage/operators.ts'
+import type { Io } from './command.ts'
+import { createKeyFile } from './key-file.ts'
+
+export interface IntroductionOptions {
+  readonly running: RunningBroker
+  /** Where the sample agent's private key goes. */
+  readonly keyFile: string
+  /** The same file as the person would type it. */
+  readonly shownKeyFile: string
+}
+
+const agent = 'triage-bot'
+const dayMs = 86_400_000
+
+/**
+ * Shows a newcomer a first real token: makes the admin credential and shows it once, registers the sample agent with a
+ * key of its own and lets it ask, all through the same HTTP API as anybody. Does nothing where an operator exists.
+ */
+export async function introduce({ running, keyFile, shownKeyFile }: IntroductionOptions, io: Io): Promise<void> {
+  const { broker } = running.composition
+  if ((await countOperators(broker.database.read)) > 0) return
+  const operator = await createFirstOperator(broker, { actor: { kind: 'stint', id: 'start' } }, 'admin')
+  io.out(`
+The admin credential, shown this once (only its hash is kept):
+
+  export STINT_OPERATOR_TOKEN=${operator.credential.reveal()}
+
+`)
+  const admin = createAdminClient({ url: running.url, token: operator.credential.reveal() })
+  const key = await createKeyFile(keyFile, 'ES256')
+  await admin.registerWorkload({
+    name: agent,
+    environment: 'dev',
+    stage: 'pilot',
+    owner: { team: 'support', contact: 'oncall:support' },
+    purpose: 'Reads incoming tickets and comments on them',
+    tags: ['sample'],
+    review_at: new Date(broker.clock.nowMs() + 90 * dayMs).toISOString(),
+    jwks: { keys: [key.publicJwk] },
+  })
+  const client = createAgentClient({ url: running.url, workload: agent, key })
+  const token = await client.requestToken({ actions: ['tickets:read', 'tickets:comment'], task: 'hello', ttlSeconds: 300 })
+  const claims: unknown = JSON.parse(Buffer.from(token.accessToken.split('.')[1] ?? '', 'base64url').toString())
+  const { entries } = await admin.listAudit({ type: 'grant.issued', limit: 1 })
+  const entry = entries[0]
+  io.out(`The sample agent ${agent} proved itself with its own key (${shownKeyFile}) and got its first token. Its claims:
+
+${indent(JSON.stringify(claims, undefined, 2))}
+
+The log recorded it before the agent had it, as entry ${entry?.index ?? '?'}:
+
+${indent(JSON.stringify(summarise(entry?.event ?? {}), undefined, 2))}
+
+Now in another terminal, in this folder: the export line above, then for example
+
+  # a refusal: the policy does not let a pilot refund money
+  npx stint token payments:refund --target acct-1001 --workload ${agent} --key ${shownKeyFile}
+
+  # a token, alive; then revoked; then dead
+  TOKEN=$(npx stint token tickets:read --workload ${agent} --key ${shownKeyFile})
+  npx stint token introspect $TOKEN --workload ${agent} --key ${shownKeyFile}
+  npx stint revoke --workload ${agent} --reason "trying it out"
+  npx stint token introspect $TOKEN --workload ${agent} --key ${shownKeyFile}
+
+  # what happened, from the log
+  npx stint audit list
+
+  # an agent of your own
+  npx stint key create my-bot.key > my-bot.jwks.json
+  npx stint workload register my-bot --environment dev --stage sandbox --team support \\
+    --contact oncall:support --purpose "Tries Stint" --review-at 2027-06-30 --jwks my-bot.jwks.json
+  npx stint token docs:read --workload my-bot --key my-bot.key --claims
+
+`)
+}
+
+/** The entry without the parts that are long and for machines. */
+function summarise(event: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const { index, time, type, workload, grant, tool, actions, task, expires_at, ends, decision } = event
+  const { verdict, reasons, policy_set } = (decision ?? {}) as Record<string, unknown>
+  return { index, time, type, workload, grant, tool, actions, task, expires_at, ends, decision: { verdict, reasons, policy_set } }
+}
+
+function indent(text: string): string {
+  return text.replaceAll(/^/gm, '  ')
+}

@@ -1,0 +1,152 @@
+import { readFileSync } from 'node:fs'
+import { UsageError, type Command, type Io } from './command.ts'
+import { reportFailure } from './failure.ts'
+import { isHelp, runCommand, unknownCommand } from './group.ts'
+import { createProcessIo } from './process-io.ts'
+
+interface Entry {
+  readonly name: string
+  readonly summary: string
+  readonly audience: (typeof audiences)[number]
+  /** Has commands of its own, which have help of their own. */
+  readonly nested: boolean
+  /** Loads the command's code only when it runs: an agent that asks for a token does not wait for the server's code. */
+  load(): Promise<Command>
+}
+
+const audiences = ['agents', 'admins', 'auditors', 'operators'] as const
+
+const entries: readonly Entry[] = [
+  {
+    name: 'token',
+    summary: 'get a token for some actions; introspect or revoke one',
+    audience: 'agents',
+    nested: true,
+    load: async () => (await import('./token.ts')).tokenCommand,
+  },
+  {
+    name: 'key',
+    summary: "make a workload's key; show its public half",
+    audience: 'agents',
+    nested: true,
+    load: async () => (await import('./key.ts')).keyCommand,
+  },
+  {
+    name: 'workload',
+    summary: 'register, show and change the agents that may ask',
+    audience: 'admins',
+    nested: true,
+    load: async () => (await import('./workload.ts')).workloadCommand,
+  },
+  {
+    name: 'policy',
+    summary: 'check, test and apply the rules',
+    audience: 'admins',
+    nested: true,
+    load: async () => (await import('./policy.ts')).policyCommand,
+  },
+  {
+    name: 'revoke',
+    summary: 'end grants at once',
+    audience: 'admins',
+    nested: false,
+    load: async () => (await import('./revoke.ts')).revokeCommand,
+  },
+  {
+    name: 'audit',
+    summary: 'read the log: who got what, when and why',
+    audience: 'auditors',
+    nested: true,
+    load: async () => (await import('./audit.ts')).auditCommand,
+  },
+  {
+    name: 'serve',
+    summary: 'run the broker',
+    audience: 'operators',
+    nested: false,
+    load: async () => (await import('./serve.ts')).serveCommand,
+  },
+  {
+    name: 'migrate',
+    summary: 'bring the database to the schema of this version',
+    audience: 'operators',
+    nested: false,
+    load: async () => (await import('./migrate.ts')).migrateCommand,
+  },
+  {
+    name: 'config',
+    summary: 'check the configuration and show what it means',
+    audience: 'operators',
+    nested: true,
+    load: async () => (await import('./config.ts')).configCommand,
+  },
+]
+
+/** Runs one command line (`args` begins after the program's name) and returns the exit code; never throws. */
+export async function runCli(args: readonly string[], io: Io): Promise<number> {
+  try {
+    const [first, ...rest] = args
+    if (first === undefined) throw new UsageError('which command? See: stint --help')
+    if (isHelp(first)) return print(helpText(), io)
+    if (first === '--version' || first === '-V') return print(`stint ${readVersion()}\n`, io)
+    const asksHelp = first === 'help'
+    if (asksHelp && rest.length === 0) return print(helpText(), io)
+    const name = asksHelp ? (rest[0] ?? '') : first
+    const entry = entries.find((candidate) => candidate.name === name)
+    if (entry === undefined) throw unknownCommand('stint', name, entries.map((candidate) => candidate.name))
+    const command = await entry.load()
+    const given = asksHelp ? [...rest.slice(1), '--help'] : rest
+    const own = entry.nested && given[0] !== undefined && !isHelp(given[0])
+    return await (own ? command.run(given, io) : runCommand(command, given, io))
+  } catch (error) {
+    return reportFailure(error, io)
+  }
+}
+
+/** Runs the command line of this process, and sets its exit code. */
+export async function runProgram(): Promise<void> {
+  process.exitCode = await runCli(process.argv.slice(2), createProcessIo(process))
+}
+
+function helpText(): string {
+  const width = Math.max(...entries.map((entry) => entry.name.length))
+  const lists = audiences.map((audience) => {
+    const lines = entries.filter((entry) => entry.audience === audience)
+    return `For ${audience}:\n${lines.map((entry) => `  ${entry.name.padEnd(width)}  ${entry.summary}\n`).join('')}`
+  })
+  return `Usage: stint COMMAND …
+
+Stint gives AI agents credentials for one spell of work, no wider and no longer
+than policy allows, and proves afterwards what it gave.
+
+${lists.join('\n')}
+Examples:
+  stint key create triage-bot.key > triage-bot.jwks.json
+  stint workload register triage-bot --environment prod --stage pilot \\
+    --team support --contact oncall:support --purpose "Labels tickets" \\
+    --review-at 2027-06-30 --jwks triage-bot.jwks.json
+  stint token tickets:read --workload triage-bot --key triage-bot.key
+  stint revoke --workload triage-bot --reason "behaves oddly"
+  stint audit list --workload triage-bot
+
+Options:
+  -h, --help     this text, or a command's
+  -V, --version  the version
+
+More: stint COMMAND --help
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage. STINT_DEBUG=1 shows stacks.
+`
+}
+
+function readVersion(): string {
+  const description: unknown = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
+  const version = typeof description === 'object' && description !== null && 'version' in description ? description.version : undefined
+  return typeof version === 'string' ? version : 'unknown'
+}
+
+function print(text: string, io: Io): number {
+  io.out(text)
+  return 0
+}
+
+if (import.meta.main) await runProgram()

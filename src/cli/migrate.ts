@@ -1,0 +1,62 @@
+import { createFirstOperator } from '../broker/operators.ts'
+import { openLog } from '../broker/open-log.ts'
+import { systemClock } from '../kernel/clock.ts'
+import { systemRandom } from '../kernel/ids.ts'
+import { openConfiguredDatabase } from '../main.ts'
+import { readHead } from '../storage/head.ts'
+import { createLedger } from '../storage/ledger.ts'
+import { grantPrivileges, migrate } from '../storage/migrate.ts'
+import { parseOptions, UsageError, type Command } from './command.ts'
+import { createStderrLog, readConfig } from './serve.ts'
+import { readSecretSource } from '../kernel/secret-source.ts'
+
+export const migrateCommand: Command = {
+  name: 'migrate',
+  summary: 'bring the database to the schema of this version',
+  help: `Usage: stint migrate --config FILE [--admin NAME]
+
+Brings the database to the schema of this version; on PostgreSQL as the owner of
+the tables (database.postgres.migrate_url), who also gives the serving role just
+the rights that it needs. Running it again does nothing.
+
+Options:
+  --config FILE  the broker's configuration
+  --admin NAME   also make the first operator and print its credential, once
+
+Examples:
+  stint migrate --config /etc/stint/stint.yaml --admin ada
+`,
+  async run(args, io) {
+    const { values, positionals } = parseOptions('migrate', args, { config: { type: 'string' }, admin: { type: 'string' } })
+    const { config: file, admin } = values
+    if (file === undefined || positionals.length > 0) throw new UsageError('give --config FILE and no other words. See: stint migrate --help')
+    if (admin !== undefined && !/^[a-z0-9][a-z0-9._-]{0,62}$/.test(admin)) {
+      throw new UsageError('--admin takes a name of lower-case letters, digits, dots and dashes.')
+    }
+    const config = readConfig(file)
+    const log = createStderrLog(io, config.log.level)
+    const database = openConfiguredDatabase(config, io.env, log, 'owner')
+    try {
+      const ran = await migrate(database.maintenance, database.engine)
+      io.err(ran.length === 0 ? 'The schema is that of this version already.\n' : `Ran ${ran.join(', ')}.\n`)
+      if ('postgres' in config.database) {
+        const url = new URL(readSecretSource(config.database.postgres.url.from, 'the database URL', io.env).reveal())
+        await grantPrivileges(database.maintenance, decodeURIComponent(url.username))
+        io.err(`The role ${url.username} has the rights to serve.\n`)
+      }
+      if (admin !== undefined) {
+        const ledger = createLedger({ database, clock: systemClock, random: systemRandom, log })
+        ledger.observe(await readHead(database.read))
+        const caller = { actor: { kind: 'stint', id: 'migrate' } } as const
+        await openLog({ ledger, issuer: config.issuer, trustDomain: config.trust_domain }, caller)
+        const { credential } = await createFirstOperator({ ledger, random: systemRandom }, caller, admin)
+        await ledger.close()
+        io.err(`The admin ${admin}'s credential, shown this once (only its hash is kept):\n`)
+        io.out(`${credential.reveal()}\n`)
+      }
+    } finally {
+      await database.close()
+    }
+    return 0
+  },
+}

@@ -1,0 +1,36 @@
+import { CommandError, type Io } from './command.ts'
+
+const inputBytesMax = 1024 * 1024
+
+/** The Io of a real process. A reader that has gone away (`stint audit list | head`) ends the process silently. */
+export function createProcessIo(host: NodeJS.Process): Io {
+  for (const stream of [host.stdout, host.stderr]) {
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EPIPE') host.exit()
+      throw error
+    })
+  }
+  return {
+    out: (text) => void host.stdout.write(text),
+    err: (text) => void host.stderr.write(text),
+    readInput: () => readAll(host.stdin),
+    env: host.env,
+    columns: host.stdout.isTTY ? host.stdout.columns : undefined,
+  }
+}
+
+async function readAll(input: NodeJS.ReadStream): Promise<string> {
+  const chunks: Buffer[] = []
+  let bytes = 0
+  for await (const chunk of input) {
+    const buffer = Buffer.from(chunk)
+    bytes += buffer.length
+    if (bytes > inputBytesMax) throw new CommandError(`standard input is too large: at most ${inputBytesMax} bytes are read`)
+    chunks.push(buffer)
+  }
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(chunks))
+  } catch {
+    throw new CommandError('standard input is not UTF-8 text')
+  }
+}

@@ -1,0 +1,114 @@
+import { readFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { parseConfig, type Config } from '../config.ts'
+import { formatTime, systemClock } from '../kernel/clock.ts'
+import { createLog, type Log, type LogLevel } from '../kernel/log.ts'
+import { startDevelopment, startProduction, type RunningBroker } from '../main.ts'
+import { countOperators } from '../storage/operators.ts'
+import { CommandError, parseOptions, UsageError, type Command, type Io } from './command.ts'
+import { introduce } from './introduction.ts'
+
+export const serveCommand: Command = {
+  name: 'serve',
+  summary: 'run the broker',
+  help: `Usage: stint serve --config FILE
+       stint serve --dev [--port 7846] [--data .stint] [--policies policies]
+
+Runs the broker until it is told to stop (Ctrl-C, SIGTERM); it then finishes what
+was begun.
+
+Options:
+  --config FILE   production: everything as stint.yaml says, nothing made up
+                  (\`stint config\` lists every option)
+  --dev           development: loopback without TLS, SQLite, keys made when missing
+  --port N        development: the port (default 7846)
+  --data DIR      development: where everything is kept (default .stint)
+  --policies DIR  development: the policy files, loaded at each start (default policies)
+
+Examples:
+  stint serve --dev
+  stint serve --config /etc/stint/stint.yaml
+`,
+  async run(args, io) {
+    const { values, positionals } = parseOptions('serve', args, {
+      config: { type: 'string' },
+      dev: { type: 'boolean' },
+      port: { type: 'string' },
+      data: { type: 'string' },
+      policies: { type: 'string' },
+    })
+    if (positionals.length > 0) throw new UsageError(`serve takes no ${positionals[0] ?? ''}. See: stint serve --help`)
+    if ((values.config === undefined) === (values.dev !== true)) {
+      throw new UsageError('give either --config FILE (production) or --dev (development).')
+    }
+    if (values.config === undefined) return serveDevelopment(values, io)
+    if (values.port !== undefined || values.data !== undefined || values.policies !== undefined) {
+      throw new UsageError('--port, --data and --policies are for --dev; in production the configuration says them.')
+    }
+    const config = readConfig(values.config)
+    const log = createStderrLog(io, config.log.level)
+    const running = await startProduction(config, io.env, log)
+    log.info('Stint is ready', { url: running.url })
+    const operators = await countOperators(running.composition.broker.database.read)
+    if (operators === 0) log.warn('there is no operator yet: make the first one with `stint migrate --config FILE --admin NAME`')
+    await untilStopped(running, () => log.info('stopping: finishing what was begun'))
+    return 0
+  },
+}
+
+interface DevelopmentValues {
+  readonly port?: string | undefined
+  readonly data?: string | undefined
+  readonly policies?: string | undefined
+}
+
+async function serveDevelopment({ port = '7846', data = '.stint', policies = 'policies' }: DevelopmentValues, io: Io): Promise<number> {
+  if (!/^\d{1,5}$/.test(port) || Number(port) < 1 || Number(port) > 65_535) {
+    throw new UsageError(`--port ${port} is not a port: give a number from 1 to 65535.`)
+  }
+  const beganMs = performance.now()
+  const folder = resolve(data)
+  const running = await startDevelopment({
+    folder,
+    policyFolder: resolve(policies),
+    port: Number(port),
+    log: createStderrLog(io, 'warn'),
+  })
+  const readyMs = Math.round(performance.now() - beganMs)
+  io.out(`Stint is ready at ${running.url} (development mode, ${readyMs} ms). Everything is kept in ${data}; delete it to start afresh.\n`)
+  try {
+    await introduce({ running, keyFile: join(folder, 'triage-bot.key'), shownKeyFile: join(data, 'triage-bot.key') }, io)
+  } catch (error) {
+    await running.close()
+    throw error
+  }
+  io.out('Ctrl-C stops it.\n')
+  await untilStopped(running, () => io.out('\nStopping: finishing what was begun.\n'))
+  return 0
+}
+
+/** Resolves once the process was told to stop and the broker has drained. A second signal ends it at once. */
+async function untilStopped(running: RunningBroker, say: () => void): Promise<void> {
+  await new Promise<void>((stop) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop())
+  })
+  say()
+  await running.close()
+}
+
+/** Reads and parses a configuration file. */
+export function readConfig(file: string): Config {
+  let text: string
+  try {
+    text = readFileSync(file, 'utf8')
+  } catch (cause) {
+    const reason = cause instanceof Error && 'code' in cause ? String(cause.code) : String(cause)
+    throw new CommandError(`cannot read the configuration ${file} (${reason}); \`stint config --example\` prints one to start from`)
+  }
+  return parseConfig(text, file)
+}
+
+/** The operator's log, on standard error. */
+export function createStderrLog(io: Io, level: LogLevel): Log {
+  return createLog((line) => io.err(line), level, () => formatTime(systemClock.nowMs()))
+}

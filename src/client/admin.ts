@@ -1,0 +1,145 @@
+import { readObject, readObjects, type Shape } from './answer.ts'
+import { clientError } from './errors.ts'
+import { createSender, type ApiAnswer, type ApiRequest, type ConnectionOptions } from './http.ts'
+import { refusePrivateKeys } from './key.ts'
+import type {
+  AuditEntry,
+  AuditPage,
+  AuditQuery,
+  PolicyApplied,
+  PolicyChange,
+  PolicyInForce,
+  Recorded,
+  Registration,
+  Revocation,
+  RevocationResult,
+  WorkloadChange,
+  WorkloadPage,
+  WorkloadQuery,
+  WorkloadRecord,
+} from './records.ts'
+
+export interface AdminClientOptions extends ConnectionOptions {
+  /** An operator's credential, `stint_op_…`. */
+  readonly token: string
+}
+
+/** An operator's side of the broker: one method per route. Answers are returned as they are, in snake case. */
+export interface AdminClient {
+  registerWorkload(registration: Registration): Promise<Recorded<WorkloadRecord>>
+  getWorkload(name: string): Promise<WorkloadRecord>
+  listWorkloads(query?: WorkloadQuery): Promise<WorkloadPage>
+  updateWorkload(name: string, change: WorkloadChange): Promise<Recorded<WorkloadRecord>>
+  suspendWorkload(name: string, reason?: string): Promise<Recorded<WorkloadRecord>>
+  resumeWorkload(name: string, reason?: string): Promise<Recorded<WorkloadRecord>>
+  retireWorkload(name: string, reason?: string): Promise<Recorded<WorkloadRecord>>
+  addWorkloadKeys(name: string, jwks: unknown): Promise<Recorded<WorkloadRecord>>
+  removeWorkloadKey(name: string, kid: string): Promise<Recorded<WorkloadRecord>>
+  revokeGrants(revocation: Revocation): Promise<RevocationResult>
+  getPolicy(): Promise<PolicyInForce>
+  applyPolicy(change: PolicyChange): Promise<PolicyApplied>
+  listAudit(query?: AuditQuery): Promise<AuditPage>
+}
+
+/** Makes a client that acts as one operator. Throws `invalid_option` at once for options that cannot work. */
+export function createAdminClient(options: AdminClientOptions): AdminClient {
+  const sender = createSender(options)
+  // Checked here because fetch repeats a header that it refuses, with the credential in it.
+  if (!/^stint_op_[\w-]{1,200}$/.test(options.token)) {
+    throw clientError('invalid_option', "the operator's credential is malformed: it begins with stint_op_ and has no spaces.")
+  }
+
+  const send = (request: ApiRequest): Promise<ApiAnswer> => sender.send({ ...request, bearer: options.token })
+  const workloads = '/v1/workloads'
+  const of = (name: string): string => `${workloads}/${encodeSegment(name, "the workload's name")}`
+  const changeState = async (name: string, verb: string, reason: string | undefined): Promise<Recorded<WorkloadRecord>> =>
+    readRecorded(await send({ method: 'POST', path: `${of(name)}/${verb}`, json: reason === undefined ? {} : { reason } }))
+
+  return {
+    async registerWorkload(registration) {
+      refusePrivateKeys(registration.jwks)
+      return readRecorded(await send({ method: 'POST', path: workloads, json: registration }))
+    },
+    getWorkload: async (name) => readWorkload((await send({ method: 'GET', path: of(name) })).body),
+    async listWorkloads(query = {}) {
+      const { body } = await send({ method: 'GET', path: workloads, query: { ...query } })
+      const page = readObject(body, { workloads: 'array', next: 'string?' }, 'a list of workloads')
+      const list = readObjects(page['workloads'], {}, 'a list of workloads').map(readWorkload)
+      return { workloads: list, ...(typeof page['next'] === 'string' && { next: page['next'] }) }
+    },
+    updateWorkload: async (name, change) => readRecorded(await send({ method: 'PATCH', path: of(name), json: change })),
+    suspendWorkload: (name, reason) => changeState(name, 'suspend', reason),
+    resumeWorkload: (name, reason) => changeState(name, 'resume', reason),
+    retireWorkload: (name, reason) => changeState(name, 'retire', reason),
+    async addWorkloadKeys(name, jwks) {
+      refusePrivateKeys(jwks)
+      return readRecorded(await send({ method: 'POST', path: `${of(name)}/keys`, json: { jwks } }))
+    },
+    removeWorkloadKey: async (name, kid) =>
+      readRecorded(await send({ method: 'DELETE', path: `${of(name)}/keys/${encodeSegment(kid, "the key's id")}` })),
+
+    async revokeGrants(revocation) {
+      const { body } = await send({ method: 'POST', path: '/v1/revocations', json: revocation })
+      const shape = { revoked: 'number', already_ended: 'number', effect: 'string', audit_index: 'number?' } as const
+      // The shape was checked; the type states the same. So for each cast below.
+      return readObject(body, shape, 'a revocation') as unknown as RevocationResult
+    },
+
+    async getPolicy() {
+      const { body } = await send({ method: 'GET', path: '/v1/policy' })
+      return readObject(body, policyShape, 'the policy set in force') as unknown as PolicyInForce
+    },
+    async applyPolicy(change) {
+      const { body } = await send({ method: 'PUT', path: '/v1/policy', json: change })
+      return readObject(body, { hash: 'string', changed: 'boolean', audit_index: 'number' }, 'a policy set') as unknown as PolicyApplied
+    },
+
+    async listAudit(query = {}) {
+      const { body } = await send({ method: 'GET', path: '/v1/audit', query: { ...query } })
+      const page = readObject(body, { entries: 'array', next: 'number?', tree_size: 'number' }, 'audit entries')
+      return {
+        entries: readObjects(page['entries'], entryShape, 'audit entries') as unknown as readonly AuditEntry[],
+        ...(typeof page['next'] === 'number' && { next: page['next'] }),
+        tree_size: Number(page['tree_size']),
+      }
+    },
+  }
+}
+
+const workloadShape: Shape = {
+  name: 'string',
+  spiffe_id: 'string',
+  environment: 'string',
+  stage: 'string',
+  owner: 'object',
+  purpose: 'string',
+  tags: 'list of strings',
+  review_at: 'string',
+  status: 'string',
+  created_at: 'string',
+  updated_at: 'string',
+  keys: 'array',
+}
+const ownerShape: Shape = { team: 'string', contact: 'string' }
+const keyShape: Shape = { kid: 'string', alg: 'string', status: 'string', added_at: 'string', removed_at: 'string?' }
+const policyShape: Shape = { hash: 'string', in_force_since: 'string', cedar_version: 'string', policies: 'number', tools: 'number' }
+const entryShape: Shape = { index: 'number', time: 'string', type: 'string', event: 'object', leaf_hash: 'string' }
+
+function readWorkload(body: unknown): WorkloadRecord {
+  const workload = readObject(body, workloadShape, 'a workload')
+  readObject(workload['owner'], ownerShape, "a workload's owner")
+  readObjects(workload['keys'], keyShape, "a workload's key")
+  return workload as unknown as WorkloadRecord
+}
+
+function readRecorded(answer: ApiAnswer): Recorded<WorkloadRecord> {
+  const index = answer.headers.get('stint-audit-index')
+  const recorded = index !== null && /^\d{1,15}$/.test(index) ? { audit_index: Number(index) } : {}
+  return { ...readWorkload(answer.body), ...recorded }
+}
+
+/** One segment of a path. A dot segment would vanish from the URL and ask for something else. */
+function encodeSegment(text: string, what: string): string {
+  if (text === '' || text === '.' || text === '..') throw clientError('invalid_option', `${what} is missing or malformed.`)
+  return encodeURIComponent(text)
+}

@@ -1,0 +1,49 @@
+import type { Route } from './route.ts'
+
+/** How long clients may keep the keys and the metadata. A new key is published at least this long before it signs. */
+export const keysMaxAgeSeconds = 300
+
+const assertionAlgorithms = ['ES256', 'Ed25519', 'EdDSA']
+
+export const discoveryRoutes: readonly Route[] = [
+  {
+    method: 'GET',
+    // RFC 8414 §3.
+    path: '/.well-known/oauth-authorization-server',
+    access: 'anyone',
+    async handle(c) {
+      const { issuer, trustDomain } = c.get('broker')
+      c.header('cache-control', `public, max-age=${keysMaxAgeSeconds}`)
+      return c.json({
+        issuer,
+        token_endpoint: `${issuer}/oauth2/token`,
+        jwks_uri: `${issuer}/oauth2/jwks`,
+        introspection_endpoint: `${issuer}/oauth2/introspect`,
+        revocation_endpoint: `${issuer}/oauth2/revoke`,
+        response_types_supported: [],
+        grant_types_supported: ['client_credentials'],
+        authorization_details_types_supported: ['stint'],
+        token_endpoint_auth_methods_supported: ['private_key_jwt'],
+        token_endpoint_auth_signing_alg_values_supported: assertionAlgorithms,
+        introspection_endpoint_auth_methods_supported: ['private_key_jwt'],
+        introspection_endpoint_auth_signing_alg_values_supported: assertionAlgorithms,
+        revocation_endpoint_auth_methods_supported: ['private_key_jwt'],
+        revocation_endpoint_auth_signing_alg_values_supported: assertionAlgorithms,
+        // Not of the RFC: a client_id is spiffe://<trust domain>/<workload>.
+        stint_trust_domain: trustDomain,
+      })
+    },
+  },
+  {
+    method: 'GET',
+    // RFC 7517 §5.
+    path: '/oauth2/jwks',
+    access: 'anyone',
+    async handle(c) {
+      const { knowledge, ledger } = c.get('broker')
+      const { keyring } = await knowledge.refresh()
+      c.header('cache-control', `public, max-age=${keysMaxAgeSeconds}`)
+      return c.body(JSON.stringify(keyring.jwks(ledger.nowMs())), 200, { 'content-type': 'application/jwk-set+json' })
+    },
+  },
+]

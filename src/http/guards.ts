@@ -1,0 +1,37 @@
+import { authenticateOperator } from '../broker/authenticate.ts'
+import type { Caller } from '../broker/broker.ts'
+import { BrokerError } from '../kernel/errors.ts'
+import type { Operator } from '../storage/operators.ts'
+import type { RouteContext } from './route.ts'
+
+/** The credential of an `Authorization: Bearer …` header (RFC 6750 §2.1), or `undefined`. */
+export function bearerOf(c: RouteContext): string | undefined {
+  return /^bearer +([\w.~+/=-]+)$/i.exec(c.req.header('authorization') ?? '')?.[1]
+}
+
+/** The admin who sent this request. Throws `unauthenticated`. */
+export async function authenticateAdmin(c: RouteContext): Promise<Operator> {
+  return authenticateOperator(c.get('broker'), bearerOf(c) ?? '')
+}
+
+/** On whose behalf an admin route acts. */
+export function operatorCaller(c: RouteContext): Caller {
+  return { actor: { kind: 'operator', id: c.get('operator').id }, requestId: c.get('requestId') }
+}
+
+/**
+ * In development Stint listens on loopback without TLS: a page in the developer's browser must not reach it by a name
+ * that it made resolve to 127.0.0.1 (DNS rebinding), nor by a request from its own origin.
+ */
+export function refuseForeignOrigin(c: RouteContext, issuer: string): void {
+  const { host, protocol } = new URL(issuer)
+  const port = host.includes(':') ? host.slice(host.lastIndexOf(':')) : ''
+  const hosts = [host, `localhost${port}`, `127.0.0.1${port}`, `[::1]${port}`]
+  const origin = c.req.header('origin')
+  if (!hosts.includes(c.req.header('host') ?? '')) {
+    throw new BrokerError({ code: 'invalid_input', publicMessage: `In development Stint answers only as ${issuer}: use that address.` })
+  }
+  if (origin !== undefined && !hosts.some((known) => origin === `${protocol}//${known}`)) {
+    throw new BrokerError({ code: 'invalid_input', publicMessage: 'In development Stint answers no pages of other origins.' })
+  }
+}

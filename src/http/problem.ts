@@ -1,0 +1,101 @@
+import type { Context } from 'hono'
+import type { ContentfulStatusCode } from 'hono/utils/http-status'
+import { BrokerError, type ErrorCode } from '../kernel/errors.ts'
+
+/** The only place that knows status codes: RFC 6749 §5.2 for OAuth's codes, RFC 9110 §15 for the others. */
+const statuses: Record<ErrorCode, ContentfulStatusCode> = {
+  invalid_request: 400,
+  invalid_client: 401,
+  unauthorized_client: 400,
+  unsupported_grant_type: 400,
+  invalid_scope: 400,
+  invalid_target: 400,
+  invalid_authorization_details: 400,
+  access_denied: 400,
+  invalid_input: 400,
+  unauthenticated: 401,
+  not_found: 404,
+  method_not_allowed: 405,
+  unsupported_media_type: 415,
+  payload_too_large: 413,
+  conflict: 409,
+  policy_invalid: 422,
+  config_invalid: 500,
+  unavailable: 503,
+  internal: 500,
+}
+
+const titles: Partial<Record<ErrorCode, string>> = {
+  invalid_input: 'The request is not valid',
+  unauthenticated: 'Who are you?',
+  not_found: 'Not found',
+  method_not_allowed: 'Method not allowed here',
+  unsupported_media_type: 'Unsupported content type',
+  payload_too_large: 'The request is too large',
+  conflict: 'This does not fit what is there',
+  policy_invalid: 'The policy set is not valid',
+  unavailable: 'Not available at the moment',
+  internal: 'Something went wrong in the broker',
+}
+
+/** How long a client does well to wait after a 503. */
+const retryAfterSeconds = 2
+
+/** The error as what it is: anything that was not thrown on purpose says nothing but that it happened. */
+export function toBrokerError(error: unknown): BrokerError {
+  if (error instanceof BrokerError) return error
+  return new BrokerError({ code: 'internal', publicMessage: 'An unexpected error; the operator finds it under the request id.', cause: error })
+}
+
+/** RFC 6749 §5.2: `{error, error_description}`. Codes that OAuth does not have become its nearest own. */
+export function answerOAuthError(c: Context, error: BrokerError): Response {
+  setErrorHeaders(c, error)
+  return c.json({ error: oauthCode(error.code), error_description: toDescription(error.publicMessage) }, statuses[error.code])
+}
+
+/** RFC 9457 problem details; `type` is stable, `detail` is for people. */
+export function answerProblem(c: Context, error: BrokerError, requestId: string): Response {
+  setErrorHeaders(c, error)
+  const status = statuses[error.code]
+  const body = {
+    type: `urn:stint:problem:${error.code.replaceAll('_', '-')}`,
+    title: titles[error.code] ?? 'The request was refused',
+    status,
+    detail: error.publicMessage,
+    request_id: requestId,
+    ...error.extra,
+  }
+  return c.body(JSON.stringify(body), status, { 'content-type': 'application/problem+json' })
+}
+
+function setErrorHeaders(c: Context, error: BrokerError): void {
+  if (error.code === 'unauthenticated') c.header('www-authenticate', 'Bearer realm="stint"')
+  if (error.code === 'unavailable') c.header('retry-after', String(retryAfterSeconds))
+}
+
+function oauthCode(code: ErrorCode): string {
+  switch (code) {
+    case 'unavailable':
+      return 'temporarily_unavailable'
+    case 'internal':
+    case 'config_invalid':
+      return 'server_error'
+    case 'invalid_input':
+    case 'not_found':
+    case 'method_not_allowed':
+    case 'unsupported_media_type':
+    case 'payload_too_large':
+    case 'conflict':
+    case 'policy_invalid':
+      return 'invalid_request'
+    case 'unauthenticated':
+      return 'invalid_client'
+    default:
+      return code
+  }
+}
+
+/** RFC 6749 §5.2 allows printable ASCII without `"` and `\`. */
+function toDescription(message: string): string {
+  return message.replaceAll('"', "'").replaceAll(/[^\x20-\x5b\x5d-\x7e]/g, '?')
+}

@@ -1,0 +1,53 @@
+import type { Context } from 'hono'
+import { z } from 'zod'
+import { parseTime } from '../kernel/clock.ts'
+import { BrokerError } from '../kernel/errors.ts'
+import { nearestName } from '../kernel/nearest.ts'
+
+/** A whole number in a query, within limits. */
+export function wholeNumber(min: number, max: number) {
+  return z
+    .string()
+    .regex(/^\d{1,15}$/, `must be a whole number from ${min} to ${max}`)
+    .transform(Number)
+    .refine((value) => value >= min && value <= max, `must be a whole number from ${min} to ${max}`)
+}
+
+/** An RFC 3339 date or date-time, as milliseconds since the epoch. */
+export const instant = z.string().transform((text, context) => {
+  const ms = parseTime(text)
+  if (ms !== undefined) return ms
+  context.addIssue({ code: 'custom', message: 'must be a time such as 2026-11-21 or 2026-11-21T10:00:00Z' })
+  return z.NEVER
+})
+
+/** Parses the query string. Throws `invalid_input` for what is unknown, sent twice or malformed (invariant 6). */
+export function readQuery<S extends z.ZodObject>(c: Context, schema: S): z.output<S> {
+  const given = c.req.queries()
+  const twice = Object.entries(given).find(([, values]) => values.length > 1)
+  if (twice !== undefined) throw refuse(`The parameter ${show(twice[0])} was sent twice.`)
+  return parseInput(schema, Object.fromEntries(Object.entries(given).map(([name, values]) => [name, values[0]])))
+}
+
+/** Parses a body or a query by its schema. Throws `invalid_input` that names every problem in `extra.problems`. */
+export function parseInput<S extends z.ZodObject>(schema: S, value: unknown): z.output<S> {
+  const parsed = schema.safeParse(value)
+  if (parsed.success) return parsed.data
+  const problems = parsed.error.issues.map((issue) => {
+    const path = issue.path.map(String).join('.')
+    if (issue.code !== 'unrecognized_keys') return { path, message: issue.message }
+    const [name = ''] = issue.keys
+    const known = Object.keys(schema.shape)
+    return { path: show(name), message: `is not known here; did you mean ${nearestName(name, known) ?? known.join(', ')}?` }
+  })
+  const [first] = problems
+  throw refuse(first === undefined ? 'The request is not valid.' : `${first.path === '' ? 'The request' : first.path} ${first.message}`, problems)
+}
+
+function show(name: string): string {
+  return name.slice(0, 64).replaceAll(/[^\w.-]/g, '?')
+}
+
+function refuse(publicMessage: string, problems?: readonly { path: string; message: string }[]): BrokerError {
+  return new BrokerError({ code: 'invalid_input', publicMessage, ...(problems !== undefined && { extra: { problems } }) })
+}

@@ -1,0 +1,51 @@
+import { z } from 'zod'
+import { revokeGrants } from '../broker/revoke.ts'
+import { workloadNamePattern } from '../identity/workload.ts'
+import { readJson } from './body.ts'
+import { operatorCaller } from './guards.ts'
+import { instant, parseInput } from './query.ts'
+import type { Route } from './route.ts'
+import { reasonSchema } from './workloads.ts'
+
+const revocationBody = z
+  .strictObject({
+    grant: z.string().regex(/^grant_[0-9a-z]{26}$/, 'must be the id of a grant, as in a token\'s jti').optional(),
+    workload: z.string().regex(workloadNamePattern, 'must be the name of a workload').optional(),
+    task: z.string().min(1).max(128).optional(),
+    before: instant.optional(),
+    reason: reasonSchema.optional(),
+  })
+  .refine(({ grant, workload, task, before }) => [grant, workload, task, before].some((member) => member !== undefined), {
+    message: 'must name at least one of grant, workload, task and before',
+  })
+  .refine(({ grant, workload, task, before }) => grant === undefined || [workload, task, before].every((member) => member === undefined), {
+    message: 'must name a grant alone, or any of workload, task and before',
+  })
+
+export const revocationRoutes: readonly Route[] = [
+  {
+    method: 'POST',
+    path: '/v1/revocations',
+    access: 'admin',
+    async handle(c) {
+      const { grant, workload, task, before, reason } = parseInput(revocationBody, await readJson(c))
+      const target =
+        grant !== undefined
+          ? { grant }
+          : {
+              ...(workload !== undefined && { workload }),
+              ...(task !== undefined && { task }),
+              ...(before !== undefined && { beforeMs: before }),
+            }
+      const report = await revokeGrants(c.get('broker'), operatorCaller(c), target, reason)
+      if (report.auditIndex !== undefined) c.header('stint-audit-index', String(report.auditIndex))
+      // Whoever asks is told at once; whoever verifies a token offline waits for its expiry (invariant 8).
+      return c.json({
+        revoked: report.revoked,
+        already_ended: report.alreadyEnded,
+        effect: 'introspection',
+        audit_index: report.auditIndex,
+      })
+    },
+  },
+]

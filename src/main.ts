@@ -1,0 +1,164 @@
+import { createServer, type Server } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
+import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createAdaptorServer } from '@hono/node-server'
+import { compose, type Composition, type Parts } from './compose.ts'
+import type { Config } from './config.ts'
+import { createRootKeyFile, readRootKey } from './crypto/root-key.ts'
+import { BrokerError } from './kernel/errors.ts'
+import type { Log } from './kernel/log.ts'
+import { readSecretSource, type Environment } from './kernel/secret-source.ts'
+import type { Database } from './storage/engine.ts'
+import { openPostgres } from './storage/postgres.ts'
+import { openSqlite } from './storage/sqlite.ts'
+
+/** A broker that listens. */
+export interface RunningBroker {
+  readonly url: string
+  readonly composition: Composition
+  /** Takes no new requests, finishes those that were begun (for at most 10 s), and closes everything. */
+  close(): Promise<void>
+}
+
+/** Starts a broker in production. Makes nothing up: what the configuration lacks is a `config_invalid` error. */
+export async function startProduction(config: Config, env: Environment, log: Log): Promise<RunningBroker> {
+  const tls = config.tls && {
+    cert: readCertificate(config.tls.cert_file),
+    key: readSecretSource(`file:${config.tls.key_file}`, 'the TLS private key', env).reveal(),
+  }
+  const rootKey = await openRootKey(config, env)
+  const parts: Parts = {
+    issuer: config.issuer,
+    trustDomain: config.trust_domain,
+    database: openConfiguredDatabase(config, env, log),
+    rootKey,
+    log,
+    development: false,
+    ...(config.policies && { policyFolder: config.policies.folder }),
+  }
+  return startBroker(parts, {
+    ...config.listen,
+    ...(tls && { tls }),
+    ...(config.proxy && { onlyFrom: config.proxy.addresses }),
+  })
+}
+
+function readCertificate(file: string): string {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch (cause) {
+    throw new BrokerError({ code: 'config_invalid', publicMessage: `the TLS certificate ${file} cannot be read`, cause })
+  }
+}
+
+/** The root key that the configuration names. */
+export function openRootKey(config: Config, env: Environment): Promise<Uint8Array> {
+  const { from } = config.root_key
+  return readRootKey(from.startsWith('env:') ? { env: from.slice(4) } : { file: from.slice(5) }, env)
+}
+
+/** The database that the configuration names, opened as the role that serves, or as the one that owns the tables. */
+export function openConfiguredDatabase({ database }: Config, env: Environment, log: Log, as: 'server' | 'owner' = 'server'): Database {
+  if ('sqlite' in database) return openSqlite({ file: database.sqlite.file })
+  const { url, migrate_url: migrateUrl = url } = database.postgres
+  const secret = readSecretSource((as === 'owner' ? migrateUrl : url).from, 'the database URL', env)
+  return openPostgres({
+    url: secret.reveal(),
+    onConnectionLost: (error) => log.warn('a database connection was lost and is replaced', { error: error.message }),
+  })
+}
+
+export interface DevelopmentOptions {
+  /** Where everything is kept: database, root key, the sample agent's key. */
+  readonly folder: string
+  readonly policyFolder: string
+  readonly port: number
+  readonly log: Log
+}
+
+/** The trust domain of a broker in development. */
+export const developmentTrustDomain = 'stint.local'
+
+/** Starts a broker for development: loopback without TLS, on a SQLite file, with a root key that is made when missing. */
+export async function startDevelopment({ folder, policyFolder, port, log }: DevelopmentOptions): Promise<RunningBroker> {
+  mkdirSync(folder, { recursive: true, mode: 0o700 })
+  const file = join(folder, 'root.key')
+  const rootKey = existsSync(file) ? await readRootKey({ file }, {}) : await createRootKeyFile(file)
+  const parts: Parts = {
+    issuer: `http://127.0.0.1:${port}`,
+    trustDomain: developmentTrustDomain,
+    database: openSqlite({ file: join(folder, 'stint.db') }),
+    rootKey,
+    log,
+    development: true,
+    policyFolder,
+  }
+  return startBroker(parts, { host: '127.0.0.1', port })
+}
+
+interface Listening {
+  readonly host: string
+  readonly port: number
+  readonly tls?: { readonly cert: string; readonly key: string }
+  /** Addresses that may connect; everybody when absent. */
+  readonly onlyFrom?: readonly string[]
+}
+
+async function startBroker(parts: Parts, { host, port, tls, onlyFrom }: Listening): Promise<RunningBroker> {
+  let composition: Composition
+  try {
+    composition = await compose(parts)
+  } catch (error) {
+    await parts.database.close()
+    throw error
+  }
+  const limits = { headersTimeout: 10_000, requestTimeout: 30_000, keepAliveTimeout: 30_000, maxHeaderSize: 16 * 1024 }
+  const { fetch } = composition.app
+  const server = (
+    tls === undefined
+      ? createAdaptorServer({ fetch, createServer, serverOptions: limits })
+      : createAdaptorServer({ fetch, createServer: createTlsServer, serverOptions: { ...limits, ...tls, minVersion: 'TLSv1.2' } })
+  ) as Server // The adaptor types HTTP/2 servers too; these two are of `node:http` and its subclass of `node:https`.
+  if (onlyFrom !== undefined) {
+    server.on('connection', (socket) => {
+      if (!onlyFrom.includes(socket.remoteAddress?.replace(/^::ffff:/, '') ?? '')) socket.destroy()
+    })
+  }
+  try {
+    await listen(server, host, port)
+  } catch (error) {
+    await composition.close()
+    throw error
+  }
+  composition.scheduler.start()
+  return {
+    url: parts.issuer,
+    composition,
+    async close() {
+      await drain(server)
+      await composition.close()
+    },
+  }
+}
+
+function listen(server: Server, host: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (cause: NodeJS.ErrnoException) => {
+      const reason = cause.code === 'EADDRINUSE' ? 'something else listens there: stop it, or choose another port' : cause.message
+      reject(new BrokerError({ code: 'config_invalid', publicMessage: `cannot listen on ${host} port ${port}: ${reason}`, cause }))
+    })
+    server.listen(port, host, resolve)
+  })
+}
+
+const drainMs = 10_000
+
+/** Stops taking connections and waits for the requests that are under way; cuts what is left after `drainMs`. */
+async function drain(server: Server): Promise<void> {
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+  server.closeIdleConnections()
+  const timer = setTimeout(() => server.closeAllConnections(), drainMs)
+  await closed
+  clearTimeout(timer)
+}

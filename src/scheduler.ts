@@ -1,0 +1,61 @@
+import type { Clock } from './kernel/clock.ts'
+import type { Log } from './kernel/log.ts'
+
+/** Something that has to happen again and again without anybody remembering it (invariant 11). */
+export interface Job {
+  readonly name: string
+  readonly everyMs: number
+  run(): Promise<void>
+}
+
+export interface Scheduler {
+  /** Runs what is due by the clock, each job by itself: one that fails or hangs does not hold up the others. */
+  tick(): Promise<void>
+  /** Ticks every second from now on. */
+  start(): void
+  /** Stops ticking and waits for what is running. */
+  stop(): Promise<void>
+}
+
+const tickMs = 1_000
+
+export function createScheduler({ clock, log, jobs }: { clock: Clock; log: Log; jobs: readonly Job[] }): Scheduler {
+  const dueMs = new Map(jobs.map((job) => [job.name, clock.nowMs() + job.everyMs]))
+  const running = new Map<string, Promise<void>>()
+  let timer: NodeJS.Timeout | undefined
+
+  async function runJob(job: Job): Promise<void> {
+    try {
+      await job.run()
+    } catch (error) {
+      log.error('a scheduled job failed; it is tried again at its next time', { job: job.name, error })
+    } finally {
+      running.delete(job.name)
+    }
+  }
+
+  async function tick(): Promise<void> {
+    const nowMs = clock.nowMs()
+    for (const job of jobs) {
+      const due = dueMs.get(job.name) ?? 0
+      // A clock that was set back must not put a job off for longer than its period.
+      const isDue = due <= nowMs || due > nowMs + job.everyMs
+      if (!isDue || running.has(job.name)) continue
+      dueMs.set(job.name, nowMs + job.everyMs)
+      running.set(job.name, runJob(job))
+    }
+    await Promise.all(running.values())
+  }
+
+  return {
+    tick,
+    start() {
+      timer ??= setInterval(() => void tick(), tickMs)
+    },
+    async stop() {
+      clearInterval(timer)
+      timer = undefined
+      await Promise.all(running.values())
+    },
+  }
+}

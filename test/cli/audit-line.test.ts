@@ -1,0 +1,65 @@
+import { describe, expect, it } from 'vitest'
+import { describeEvent, formatEntries } from '../../src/cli/audit-line.ts'
+
+const request = { workload: 'bot', tool: 'tickets', actions: ['tickets:read', 'tickets:comment'], ttl_seconds: 600 }
+const decision = { verdict: 'allow', reasons: ['support-reads'], errors: [] }
+
+describe('describeEvent', () => {
+  it.each<[string, Record<string, unknown>, string]>([
+    [
+      'a grant',
+      { ...request, target: 'acme', task: 't-1', grant: 'grant_1', decision, actor: { kind: 'workload', id: 'bot' } },
+      'allow: tickets:read tickets:comment on acme for 10m task t-1 grant grant_1 (by support-reads)',
+    ],
+    ['a denial by default', { ...request, decision: { verdict: 'deny', reasons: [], errors: [] } }, 'deny: tickets:read tickets:comment for 10m (no rule permits it)'],
+    [
+      'a denial by an error',
+      { ...request, decision: { verdict: 'deny', reasons: ['x'], errors: ['y: overflow'] } },
+      'deny: tickets:read tickets:comment for 10m (by x; error: y: overflow)',
+    ],
+    [
+      'an approval that is needed',
+      { ...request, decision: { verdict: 'needs_approval', approvals_needed: 2, reasons: ['r'], errors: [] } },
+      'needs 2 approvals: tickets:read tickets:comment for 10m (by r)',
+    ],
+    ['a refusal', { code: 'invalid_scope', detail: 'no such action' }, 'invalid_scope: no such action'],
+    [
+      'strangers',
+      { realm: 'workload', reason: 'signature_invalid', count: 12, claimed: { bot: 7 } },
+      'workload signature_invalid, 12 times, claiming to be bot (7)',
+    ],
+    ['one stranger', { realm: 'operator', reason: 'operator_unknown', count: 1 }, 'operator operator_unknown, 1 time'],
+    [
+      'a revocation of many',
+      { selector: { workload: 'bot', before: '2026-11-21' }, revoked: 1, task: 't', reason: 'odd', actor: { kind: 'operator', id: 'a1' } },
+      '1 grant of workload bot, before 2026-11-21 reason "odd" by operator a1',
+    ],
+    ['a change', { before: { stage: 'pilot', tags: [] }, after: { stage: 'production', tags: [] } }, 'stage pilot → production'],
+    ['a policy set', { policy_set: 'ab'.repeat(32), policies: 12, tools: 3 }, 'set abababababab policies 12 tools 3'],
+    ['something unknown', { colour: 'red' }, ''],
+    ['garbage', { actions: 'x', decision: [], ttl_seconds: 'x', actor: null, selector: 1, target: { a: 1 }, grant: [] }, ''],
+  ])('tells of %s', (_what, event, expected) => {
+    expect(describeEvent(event)).toBe(expected)
+  })
+})
+
+describe('formatEntries', () => {
+  const entry = {
+    index: 7,
+    time: '2026-11-21T10:00:00.123Z',
+    type: 'grant.denied',
+    leaf_hash: 'x',
+    event: { ...request, target: 'x\u001b]0;owned\u0007\n8  2026-11-21T10:00:01Z  grant.issued', decision },
+  }
+
+  it('keeps hostile targets from forging lines or steering the terminal', () => {
+    const text = formatEntries([entry], undefined)
+    expect(text.split('\n')).toHaveLength(3)
+    expect(text).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/)
+    expect(text).toContain('7      2026-11-21T10:00:00Z  grant.denied  bot       allow: tickets:read')
+  })
+
+  it('cuts lines to the terminal', () => {
+    for (const line of formatEntries([entry], 60).split('\n')) expect([...line].length).toBeLessThanOrEqual(60)
+  })
+})

@@ -1,0 +1,168 @@
+import { execFileSync } from 'node:child_process'
+import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { readPrivateFile } from '../../src/cli/private-file.ts'
+import { createFolder, runRecorded } from './recorder.ts'
+
+describe('readPrivateFile', () => {
+  it.each([0o600, 0o400, 0o700])('reads a file of mode %o', (mode) => {
+    const path = join(createFolder(), 'secret')
+    writeFileSync(path, 'ä secret', { mode: 0o600 })
+    chmodSync(path, mode)
+    expect(readPrivateFile(path, 'the file')).toBe('ä secret')
+  })
+
+  it.each([0o640, 0o604, 0o620, 0o602, 0o601, 0o610, 0o666])('refuses a file of mode %o, also behind a link', (mode) => {
+    const folder = createFolder()
+    const path = join(folder, 'secret')
+    writeFileSync(path, 'hunter2', { mode: 0o600 })
+    chmodSync(path, mode)
+    symlinkSync(path, join(folder, 'link'))
+    for (const name of [path, join(folder, 'link')]) {
+      expect(() => readPrivateFile(name, 'the file')).toThrow(`run chmod 600 ${name}`)
+    }
+  })
+
+  it('refuses what is no regular file, without waiting for it', () => {
+    const folder = createFolder()
+    execFileSync('mkfifo', ['-m', '600', join(folder, 'pipe')])
+    for (const name of [folder, join(folder, 'pipe'), '/dev/zero']) {
+      expect(() => readPrivateFile(name, 'the file')).toThrow('not a regular file')
+    }
+  })
+
+  it('reads no more than it should', () => {
+    const path = join(createFolder(), 'secret')
+    writeFileSync(path, 'x'.repeat(64 * 1024 + 1), { mode: 0o600 })
+    expect(() => readPrivateFile(path, 'the file')).toThrow('too large')
+    // Its size is said to be 0.
+    expect(readPrivateFile('/proc/self/environ', 'the file')?.length).toBeGreaterThan(0)
+  })
+
+  it('says nothing of a file that is not there', () => {
+    expect(readPrivateFile(join(createFolder(), 'none'), 'the file')).toBeUndefined()
+  })
+})
+
+describe('the operator credential', () => {
+  it('is read from a private file, before the environment', async () => {
+    const path = join(createFolder(), 'operator')
+    writeFileSync(path, 'not one\n', { mode: 0o600 })
+    const env = { STINT_OPERATOR_TOKEN: 'stint_op_env', STINT_URL: 'http://127.0.0.1:1' }
+    expect((await runRecorded(['workload', 'list', '--operator-token-file', path], { env })).err).toContain(`${path} holds no operator's credential`)
+    writeFileSync(path, 'stint_op_x\n')
+    expect((await runRecorded(['workload', 'list', '--operator-token-file', path], { env })).err).toContain('127.0.0.1:1')
+    chmodSync(path, 0o644)
+    expect((await runRecorded(['workload', 'list', '--operator-token-file', path], { env })).err).toContain(`chmod 600 ${path}`)
+    const missing = await runRecorded(['workload', 'list', '--operator-token-file', `${path}.none`], { env })
+    expect(missing.err).toContain('there is no credential file')
+  })
+})
+
+describe('stint key', () => {
+  it.each(['ES256', 'Ed25519'])('creates an %s key for its owner alone, and prints only its public half', async (alg) => {
+    const path = join(createFolder(), 'bot.key')
+    const { code, out, err } = await runRecorded(['key', 'create', path, '--alg', alg])
+    expect(code).toBe(0)
+    expect(statSync(path).mode & 0o777).toBe(0o600)
+    const jwk = JSON.parse(readFileSync(path, 'utf8'))
+    const { keys } = JSON.parse(out)
+    expect(keys).toHaveLength(1)
+    expect(keys[0]).toMatchObject({ alg, use: 'sig', kid: expect.stringMatching(/^[\w-]{43}$/) })
+    expect(keys[0]).not.toHaveProperty('d')
+    expect(jwk).toEqual({ ...keys[0], d: expect.any(String) })
+    expect(out + err).not.toContain(jwk.d)
+    expect(await runRecorded(['key', 'public', path])).toEqual({ code: 0, out, err: '' })
+  })
+
+  it('never overwrites, nor follows a link', async () => {
+    const folder = createFolder()
+    const path = join(folder, 'bot.key')
+    writeFileSync(path, 'precious')
+    symlinkSync(join(folder, 'elsewhere'), join(folder, 'link'))
+    for (const name of [path, join(folder, 'link')]) {
+      const { code, out, err } = await runRecorded(['key', 'create', name])
+      expect([code, out]).toEqual([1, ''])
+      expect(err).toContain('exists already')
+    }
+    expect(readFileSync(path, 'utf8')).toBe('precious')
+    expect(existsSync(join(folder, 'elsewhere'))).toBe(false)
+    expect((await runRecorded(['key', 'create', join(folder, 'no', 'key')])).err).toContain('its folder does not exist')
+  })
+
+  it('refuses a key that others can read, and repeats nothing of a broken one', async () => {
+    const path = join(createFolder(), 'bot.key')
+    await runRecorded(['key', 'create', path])
+    chmodSync(path, 0o644)
+    expect((await runRecorded(['key', 'public', path])).err).toContain(`chmod 600 ${path}`)
+    chmodSync(path, 0o600)
+    const text = readFileSync(path, 'utf8')
+    writeFileSync(path, text.slice(0, -3))
+    const { code, err } = await runRecorded(['key', 'public', path], { env: { STINT_DEBUG: '1' } })
+    expect(code).toBe(1)
+    expect(err).toContain('is not JSON')
+    expect(err).not.toContain(JSON.parse(text).d.slice(0, 10))
+  })
+})
+
+describe('stint token without a key', () => {
+  it('makes one, says how to go on, and prints nothing that could pass for a token', async () => {
+    const path = join(createFolder(), 'bot.key')
+    const { code, out, err } = await runRecorded(['token', 'tickets:read'], { env: { STINT_WORKLOAD: 'bot', STINT_KEY_FILE: path } })
+    expect([code, out]).toEqual([1, ''])
+    expect(statSync(path).mode & 0o777).toBe(0o600)
+    expect(err).toContain(`stint key public ${path} > bot.jwks.json`)
+    expect(err).toContain('stint workload register bot')
+    expect(err).toContain(JSON.parse(readFileSync(path, 'utf8')).kid)
+  })
+
+  it('is only for asking: introspect and revoke make none', async () => {
+    const path = join(createFolder(), 'bot.key')
+    for (const verb of ['introspect', 'revoke']) {
+      const { code, err } = await runRecorded(['token', verb, 'a.b.c', '--workload', 'bot', '--key', path])
+      expect(code).toBe(1)
+      expect(err).toContain('there is no key file')
+    }
+    expect(existsSync(path)).toBe(false)
+  })
+})
+
+describe('--jwks', () => {
+  const env = { STINT_OPERATOR_TOKEN: 'stint_op_x', STINT_URL: 'http://127.0.0.1:1' }
+  const register = ['workload', 'register', 'bot', '--environment', 'prod', '--stage', 'pilot', '--team', 'support', '--contact', 'oncall:support']
+  const more = ['--purpose', 'x', '--review-at', '2027-06-30', '--jwks']
+
+  it.each([
+    ['a private key', (jwk: object) => JSON.stringify(jwk)],
+    ['a set with a private key', (jwk: object) => JSON.stringify({ keys: [jwk] })],
+  ])('refuses %s before anything is sent, and says how to get the public one', async (_what, write) => {
+    const path = join(createFolder(), 'bot.key')
+    await runRecorded(['key', 'create', path])
+    const input = write(JSON.parse(readFileSync(path, 'utf8')))
+    for (const args of [[...register, ...more, '-'], ['workload', 'add-key', 'bot', '--jwks', '-']]) {
+      const { code, err } = await runRecorded(args, { env, input })
+      expect(code).toBe(1)
+      expect(err).toContain('nothing was sent')
+      expect(err).toContain('stint key public FILE')
+    }
+  })
+
+  it.each([
+    ['', 'is not JSON'],
+    ['[]', 'no set of public keys'],
+    ['"x"', 'no set of public keys'],
+    ['-----BEGIN PUBLIC KEY-----', 'it is PEM'],
+  ])('refuses %j', async (input, message) => {
+    const { code, err } = await runRecorded([...register, ...more, '-'], { env, input })
+    expect(code).toBe(1)
+    expect(err).toContain(message)
+  })
+
+  it('says what is wrong with the file', async () => {
+    const folder = createFolder()
+    mkdirSync(join(folder, 'sub'))
+    expect((await runRecorded([...register, ...more, join(folder, 'none')], { env })).err).toContain('there is no file')
+    expect((await runRecorded([...register, ...more, join(folder, 'sub')], { env })).err).toContain('is a folder')
+  })
+})

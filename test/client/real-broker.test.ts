@@ -1,0 +1,136 @@
+import { describe, expect, it } from 'vitest'
+import { createAdminClient } from '../../src/client/admin.ts'
+import { createAgentClient } from '../../src/client/agent.ts'
+import { StintError } from '../../src/client/errors.ts'
+import { generatePrivateJwk, importAgentKey, publicJwks, type AgentKey } from '../../src/client/key.ts'
+import { policyFiles, startRealBroker } from './real-broker.ts'
+
+const registration = {
+  name: 'bot',
+  environment: 'prod',
+  stage: 'pilot',
+  owner: { team: 'support', contact: 'oncall:support' },
+  purpose: 'Labels tickets',
+  tags: ['team:a'],
+} as const
+
+async function makeKey(alg: 'ES256' | 'Ed25519' = 'ES256'): Promise<AgentKey> {
+  return importAgentKey(await generatePrivateJwk(alg))
+}
+
+function inDays(days: number): string {
+  return new Date(Date.now() + days * 86_400_000).toISOString()
+}
+
+describe('the clients against a broker', () => {
+  it.each(['ES256', 'Ed25519'] as const)('an agent with an %s key gets, checks and gives back a token', async (alg) => {
+    const { url, admin } = await startRealBroker()
+    const key = await makeKey(alg)
+    const registered = await admin.registerWorkload({ ...registration, review_at: inDays(30), jwks: publicJwks(key) })
+    expect(registered).toMatchObject({ name: 'bot', spiffe_id: 'spiffe://example.com/bot', status: 'active', audit_index: expect.any(Number) })
+    expect(registered.keys).toMatchObject([{ kid: key.kid, alg }])
+
+    const agent = createAgentClient({ url, workload: 'bot', key })
+    expect(await agent.clientId()).toBe('spiffe://example.com/bot')
+    const token = await agent.requestToken({ actions: ['tickets:read'], target: 'inbox', task: 't-1', ttlSeconds: 60 })
+    expect(token).toMatchObject({ tokenType: 'Bearer', expiresIn: 60, auditIndex: expect.any(Number) })
+    expect(token.authorizationDetails).toMatchObject([{ type: 'stint', actions: ['tickets:read'], target: 'inbox', task: 't-1' }])
+    expect(token.expiresAt.getTime()).toBeLessThanOrEqual(Date.now() + 60_000)
+
+    expect(await agent.introspect(token.accessToken)).toMatchObject({ active: true, sub: 'spiffe://example.com/bot' })
+    await agent.revoke(token.accessToken)
+    expect(await agent.introspect(token.accessToken)).toEqual({ active: false })
+    await expect(agent.revoke(token.accessToken)).resolves.toBeUndefined()
+
+    const { entries } = await admin.listAudit({ workload: 'bot', task: 't-1' })
+    expect(entries.map((entry) => entry.type)).toEqual(['grant.revoked', 'grant.issued'])
+    expect(entries[1]?.index).toBe(token.auditIndex)
+  })
+
+  it('a denial and a stranger are told apart by their codes', async () => {
+    const { url, admin } = await startRealBroker()
+    const key = await makeKey()
+    await admin.registerWorkload({ ...registration, review_at: inDays(30), jwks: publicJwks(key) })
+    const denied = createAgentClient({ url, workload: 'bot', key }).requestToken({ actions: ['tickets:delete'] })
+    await expect(denied).rejects.toMatchObject({ code: 'access_denied', status: 400, requestId: expect.stringMatching(/^req_/) })
+    const stranger = createAgentClient({ url, workload: 'bot', key: await makeKey() }).requestToken({ actions: ['tickets:read'] })
+    await expect(stranger).rejects.toMatchObject({ code: 'invalid_client', status: 401 })
+    await expect(createAgentClient({ url, workload: 'bot', key }).requestToken({ actions: ['tickets:nothing'] })).rejects.toMatchObject({
+      code: 'invalid_scope',
+    })
+  })
+
+  it('an admin changes a workload in every way', async () => {
+    const { admin } = await startRealBroker()
+    const [first, second] = [await makeKey(), await makeKey('Ed25519')]
+    await admin.registerWorkload({ ...registration, review_at: inDays(30), jwks: publicJwks(first) })
+    expect(await admin.updateWorkload('bot', { stage: 'production', tags: [] })).toMatchObject({ stage: 'production', tags: [] })
+    expect(await admin.suspendWorkload('bot', 'odd')).toMatchObject({ status: 'suspended', audit_index: expect.any(Number) })
+    expect(await admin.resumeWorkload('bot')).toMatchObject({ status: 'active' })
+    expect((await admin.addWorkloadKeys('bot', publicJwks(second))).keys).toHaveLength(2)
+    const { keys } = await admin.removeWorkloadKey('bot', first.kid)
+    expect(keys.find((key) => key.kid === first.kid)).toMatchObject({ status: 'removed', removed_at: expect.any(String) })
+    expect(await admin.retireWorkload('bot', 'done')).toMatchObject({ status: 'retired' })
+    expect(await admin.getWorkload('bot')).toMatchObject({ status: 'retired', stage: 'production' })
+    await expect(admin.getWorkload('nobody')).rejects.toMatchObject({ code: 'not_found', status: 404 })
+  })
+
+  it('lists page by page', async () => {
+    const { admin } = await startRealBroker()
+    for (const name of ['a', 'b', 'c']) {
+      await admin.registerWorkload({ ...registration, name, review_at: inDays(30), jwks: publicJwks(await makeKey()) })
+    }
+    const page = await admin.listWorkloads({ limit: 2, team: 'support' })
+    expect(page.workloads.map((workload) => workload.name)).toEqual(['a', 'b'])
+    const rest = await admin.listWorkloads({ limit: 2, after: page.next })
+    expect([rest.workloads.map((workload) => workload.name), rest.next]).toEqual([['c'], undefined])
+
+    const newest = await admin.listAudit({ limit: 2 })
+    expect(newest.entries.map((entry) => entry.index)).toEqual([newest.tree_size - 1, newest.tree_size - 2])
+    const older = await admin.listAudit({ limit: 1, before: newest.next })
+    expect(older.entries.map((entry) => entry.index)).toEqual([newest.tree_size - 3])
+  })
+
+  it('puts a policy set in force, and says what is wrong with one', async () => {
+    const { admin } = await startRealBroker()
+    const inForce = await admin.getPolicy()
+    expect(inForce).toMatchObject({ policies: 2, tools: 1, audit_index: expect.any(Number) })
+    expect(await admin.applyPolicy({ files: policyFiles })).toMatchObject({ hash: inForce.hash, changed: false })
+    const rules = `${policyFiles['rules.cedar']}@id("more") permit (principal, action == Action::"tickets:read", resource);\n`
+    const changed = await admin.applyPolicy({ files: { ...policyFiles, 'rules.cedar': rules }, expected: inForce.hash })
+    expect(changed).toMatchObject({ previous: inForce.hash, changed: true })
+    await expect(admin.applyPolicy({ files: policyFiles, expected: inForce.hash })).rejects.toMatchObject({ code: 'conflict', status: 409 })
+
+    const error = await admin.applyPolicy({ files: { ...policyFiles, 'x.cedar': 'permit (' } }).catch((caught: unknown) => caught)
+    if (!(error instanceof StintError)) throw new Error(String(error))
+    expect(error).toMatchObject({ code: 'policy_invalid', status: 422 })
+    expect(error.problems[0]).toMatchObject({ file: 'x.cedar', line: 1, column: expect.any(Number), message: expect.any(String) })
+  })
+
+  it('revokes what is selected', async () => {
+    const { url, admin } = await startRealBroker()
+    const key = await makeKey()
+    await admin.registerWorkload({ ...registration, review_at: inDays(30), jwks: publicJwks(key) })
+    const agent = createAgentClient({ url, workload: 'bot', key })
+    const ask = (task: string) => agent.requestToken({ actions: ['tickets:read'], task })
+    const [first, second] = [await ask('one'), await ask('two')]
+    expect(await admin.revokeGrants({ task: 'one', reason: 'test' })).toMatchObject({ revoked: 1, effect: 'introspection' })
+    expect((await agent.introspect(first.accessToken)).active).toBe(false)
+    const { active, jti } = await agent.introspect(second.accessToken)
+    expect(active).toBe(true)
+    expect(await admin.revokeGrants({ grant: String(jti) })).toMatchObject({ revoked: 1, already_ended: 0, audit_index: expect.any(Number) })
+    expect(await admin.revokeGrants({ grant: String(jti) })).toMatchObject({ revoked: 0, already_ended: 1 })
+    await expect(admin.revokeGrants({})).rejects.toMatchObject({ code: 'invalid_input' })
+  })
+
+  it('a wrong credential opens nothing and is not repeated', async () => {
+    const { url, operator } = await startRealBroker()
+    const wrong = operator.slice(0, -1) + (operator.endsWith('A') ? 'E' : 'A')
+    const admin = createAdminClient({ url, token: wrong })
+    for (const call of [admin.listWorkloads(), admin.getPolicy(), admin.listAudit(), admin.suspendWorkload('bot'), admin.revokeGrants({ workload: 'bot' })]) {
+      const error: unknown = await call.catch((caught: unknown) => caught)
+      expect(error).toMatchObject({ code: 'unauthenticated', status: 401 })
+      expect(String(error)).not.toContain(wrong)
+    }
+  })
+})
