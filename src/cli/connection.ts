@@ -42,15 +42,18 @@ export const agentHelp = `Identity and connection:
   --key FILE        its private key, mode 0600 (else STINT_KEY_FILE)
 ${brokerHelp}`
 
+/** What `parseOptions` makes of `brokerOptions`. */
 export interface BrokerValues {
   readonly url?: string | undefined
   readonly 'allow-insecure'?: boolean | undefined
 }
 
+/** What `parseOptions` makes of `connectionOptions`. */
 export interface ConnectionValues extends BrokerValues {
   readonly 'operator-token-file'?: string | undefined
 }
 
+/** What `parseOptions` makes of `agentOptions`. */
 export interface AgentValues extends BrokerValues {
   readonly workload?: string | undefined
   readonly key?: string | undefined
@@ -66,12 +69,14 @@ export function agentClient(values: AgentValues, key: AgentKey, io: Io): AgentCl
   return createAgentClient({ ...brokerOf(values, io), workload: workloadName(values, io), key })
 }
 
+/** The name of the workload that acts. Throws a `UsageError` where none is given. */
 export function workloadName(values: AgentValues, io: Io): string {
   const name = pick(values.workload, io.env['STINT_WORKLOAD'])
   if (name === undefined) throw new UsageError('which workload? Give --workload NAME or set STINT_WORKLOAD.')
   return name
 }
 
+/** The path of the workload's private key. Throws a `UsageError` where none is given. */
 export function keyFile(values: AgentValues, io: Io): string {
   const path = pick(values.key, io.env['STINT_KEY_FILE'])
   if (path === undefined) throw new UsageError('which key? Give --key FILE or set STINT_KEY_FILE.')

@@ -45,6 +45,7 @@ export async function runCommand(command: Command, args: readonly string[], io: 
   return command.run(args, io)
 }
 
+/** Whether an argument asks for help. */
 export function isHelp(argument: string): boolean {
   return argument === '--help' || argument === '-h'
 }

@@ -59,7 +59,7 @@ ${indent(JSON.stringify(summarise(entry?.event ?? {}), undefined, 2))}
 Now in another terminal, in this folder: the export line above, then for example
 
   # a refusal: the policy does not let a pilot refund money
-  npx stint token payments:refund --target acct-1001 --workload ${agent} --key ${shownKeyFile}
+  npx stint token payments:refund --target eu-1001 --workload ${agent} --key ${shownKeyFile}
 
   # a token, alive; then revoked; then dead
   TOKEN=$(npx stint token tickets:read --workload ${agent} --key ${shownKeyFile})

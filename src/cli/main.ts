@@ -75,9 +75,9 @@ const entries: readonly Entry[] = [
   },
   {
     name: 'config',
-    summary: 'check the configuration and show what it means',
+    summary: 'list every option of stint.yaml, or check one',
     audience: 'operators',
-    nested: true,
+    nested: false,
     load: async () => (await import('./config.ts')).configCommand,
   },
 ]

@@ -19,6 +19,7 @@ import type {
   WorkloadRecord,
 } from './records.ts'
 
+/** One operator at one broker. */
 export interface AdminClientOptions extends ConnectionOptions {
   /** An operator's credential, `stint_op_…`. */
   readonly token: string
@@ -40,6 +41,9 @@ export interface AdminClient {
   applyPolicy(change: PolicyChange): Promise<PolicyApplied>
   listAudit(query?: AuditQuery): Promise<AuditPage>
 }
+
+// A large set takes the broker some seconds to validate.
+const policyTimeoutMs = 60_000
 
 /** Makes a client that acts as one operator. Throws `invalid_option` at once for options that cannot work. */
 export function createAdminClient(options: AdminClientOptions): AdminClient {
@@ -90,7 +94,7 @@ export function createAdminClient(options: AdminClientOptions): AdminClient {
       return readObject(body, policyShape, 'the policy set in force') as unknown as PolicyInForce
     },
     async applyPolicy(change) {
-      const { body } = await send({ method: 'PUT', path: '/v1/policy', json: change })
+      const { body } = await send({ method: 'PUT', path: '/v1/policy', json: change, timeoutMsDefault: policyTimeoutMs })
       return readObject(body, { hash: 'string', changed: 'boolean', audit_index: 'number' }, 'a policy set') as unknown as PolicyApplied
     },
 

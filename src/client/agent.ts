@@ -5,6 +5,7 @@ import { clientError, StintError } from './errors.ts'
 import { createSender, type ApiAnswer, type ConnectionOptions } from './http.ts'
 import type { AgentKey } from './key.ts'
 
+/** One workload at one broker. */
 export interface AgentClientOptions extends ConnectionOptions {
   /** The workload's name; its SPIFFE ID follows from the broker's trust domain. Either this or `clientId`. */
   readonly workload?: string | undefined
@@ -15,6 +16,7 @@ export interface AgentClientOptions extends ConnectionOptions {
   readonly clock?: { nowMs(): number } | undefined
 }
 
+/** What a token is asked for. */
 export interface TokenRequest {
   /** Full names, `tool:verb`, all of one tool. */
   readonly actions: readonly string[]

@@ -27,6 +27,7 @@ export function readObjects(list: unknown, shape: Shape, what: string): readonly
   return list.map((element: unknown) => readObject(element, shape, what))
 }
 
+/** Whether a parsed JSON value is an object, and neither a list nor `null`. */
 export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

@@ -22,6 +22,7 @@ export type ClientErrorCode =
   | 'answer_too_large'
   | 'bad_answer'
 
+/** What a `StintError` is made of. */
 export interface StintErrorInit {
   readonly code: string
   /** One sentence for a person: what is wrong and what to do. Never a secret. */

@@ -3,6 +3,7 @@ import { calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK } from 'j
 import { isObject } from './answer.ts'
 import { clientError } from './errors.ts'
 
+/** Signature algorithms that a workload's key may have (RFC 7518 §3.4, RFC 9864 §2.2). */
 export const keyAlgorithms = ['ES256', 'Ed25519'] as const
 export type KeyAlgorithm = (typeof keyAlgorithms)[number]
 

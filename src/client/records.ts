@@ -2,14 +2,17 @@ import type { PublicJwk } from './key.ts'
 
 /** How far a workload may be trusted. */
 export type Stage = 'sandbox' | 'pilot' | 'production'
+/** Only an active one gets anything; a retired one never does again. */
 export type WorkloadStatus = 'active' | 'suspended' | 'retired'
 
+/** Who is accountable for a workload. */
 export interface Owner {
   readonly team: string
   /** Where to reach a person, by reference such as `oncall:support`. */
   readonly contact: string
 }
 
+/** A workload that is to be registered. */
 export interface Registration {
   readonly name: string
   readonly environment: string
@@ -22,6 +25,7 @@ export interface Registration {
   readonly jwks: unknown
 }
 
+/** What is to change; what is absent stays. */
 export interface WorkloadChange {
   readonly stage?: Stage
   readonly owner?: Owner
@@ -46,6 +50,7 @@ export interface WorkloadRecord {
   readonly keys: readonly WorkloadKeyRecord[]
 }
 
+/** A public key of a workload; a removed one stays listed. */
 export interface WorkloadKeyRecord {
   readonly kid: string
   readonly alg: string
@@ -58,6 +63,7 @@ export interface WorkloadKeyRecord {
 /** What a change returns: the record, and the index of the audit entry that records the change. */
 export type Recorded<R> = R & { readonly audit_index?: number }
 
+/** Which workloads to list: those that fit all members given. */
 export interface WorkloadQuery {
   readonly status?: string | undefined
   readonly stage?: string | undefined
@@ -67,6 +73,7 @@ export interface WorkloadQuery {
   readonly after?: string | undefined
 }
 
+/** Sorted by name; with `next` there are more. */
 export interface WorkloadPage {
   readonly workloads: readonly WorkloadRecord[]
   readonly next?: string
@@ -82,6 +89,7 @@ export interface Revocation {
   readonly reason?: string | undefined
 }
 
+/** What a revocation did. */
 export interface RevocationResult {
   /** Number of live grants that were ended. */
   readonly revoked: number
@@ -91,6 +99,7 @@ export interface RevocationResult {
   readonly audit_index?: number
 }
 
+/** The policy set in force. */
 export interface PolicyInForce {
   readonly hash: string
   readonly in_force_since: string
@@ -101,6 +110,7 @@ export interface PolicyInForce {
   readonly audit_index: number
 }
 
+/** A policy set that is to come into force, as a whole. */
 export interface PolicyChange {
   /** Text by relative path with forward slashes. */
   readonly files: Readonly<Record<string, string>>
@@ -108,6 +118,7 @@ export interface PolicyChange {
   readonly expected?: string | null | undefined
 }
 
+/** What putting a policy set in force did. */
 export interface PolicyApplied {
   readonly hash: string
   readonly previous: string | null
@@ -115,6 +126,7 @@ export interface PolicyApplied {
   readonly audit_index: number
 }
 
+/** Which entries to list: those that fit all members given. */
 export interface AuditQuery {
   readonly limit?: number | undefined
   /** Only entries of a lower index: `next` of the page before. */
@@ -131,6 +143,7 @@ export interface AuditQuery {
   readonly until?: string | undefined
 }
 
+/** One entry of the log; `event` is what its leaf hash is of. */
 export interface AuditEntry {
   readonly index: number
   readonly time: string
@@ -139,7 +152,7 @@ export interface AuditEntry {
   readonly leaf_hash: string
 }
 
-/** Newest first. */
+/** Entries, the newest first; with `next` there are more. */
 export interface AuditPage {
   readonly entries: readonly AuditEntry[]
   readonly next?: number

@@ -4,13 +4,12 @@ import { dirname } from 'node:path'
 import { decodeBase64url, encodeBase64url } from '../identity/base64url.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { systemRandom, type RandomBytes } from '../kernel/ids.ts'
+import { readPrivateFile } from '../kernel/private-file.ts'
 
 /** Where the root key comes from: a file's path or an environment variable's name. */
 export type RootKeySource = { readonly file: string } | { readonly env: string }
 
 const keyBytes = 32
-// No form of the key is longer than 64 hex digits and a line's end.
-const fileBytesMax = 128
 
 /**
  * The root key, 32 bytes: hex, base64 or base64url text, or in a file the raw bytes. A file must be a regular one of
@@ -20,7 +19,7 @@ export async function readRootKey(
   source: RootKeySource,
   env: Readonly<Record<string, string | undefined>>,
 ): Promise<Uint8Array> {
-  if ('file' in source) return judgeKey(await readKeyFile(source.file), `The root key file ${source.file}`)
+  if ('file' in source) return judgeKey(readKeyFile(source.file), `The root key file ${source.file}`)
   const text = env[source.env]
   const where = `The environment variable ${source.env}`
   if (text === undefined || text.trim() === '') throw refuse(`${where} is not set; it must hold the root key`)
@@ -30,7 +29,7 @@ export async function readRootKey(
 /** Makes a root key for development: a new file with mode 0600, on disk when this returns. Never replaces a file. */
 export async function createRootKeyFile(path: string, random: RandomBytes = systemRandom): Promise<Uint8Array> {
   const key = random(keyBytes)
-  const file = await openFile(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 'create')
+  const file = await openFile(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL)
   try {
     await file.chmod(0o600)
     await file.writeFile(`${encodeBase64url(key)}\n`)
@@ -42,7 +41,7 @@ export async function createRootKeyFile(path: string, random: RandomBytes = syst
     await file.close()
   }
   // The name is in the folder, which has to be on disk as well: a key that is lost takes what it sealed with it.
-  const folder = await openFile(dirname(path), constants.O_RDONLY, 'create')
+  const folder = await openFile(dirname(path), constants.O_RDONLY)
   try {
     await folder.sync()
   } finally {
@@ -51,36 +50,10 @@ export async function createRootKeyFile(path: string, random: RandomBytes = syst
   return key
 }
 
-async function readKeyFile(path: string): Promise<Uint8Array | undefined> {
-  // Links are followed, for Kubernetes mounts secrets as links; what is judged is the opened file itself, so that it
-  // cannot be exchanged in between. O_NONBLOCK keeps a pipe without a writer from stopping the start.
-  const file = await openFile(path, constants.O_RDONLY | constants.O_NONBLOCK, 'read')
-  try {
-    await judgeFile(file, path)
-    const { buffer, bytesRead } = await file.read(Buffer.alloc(fileBytesMax), 0, fileBytesMax, 0)
-    if (bytesRead === fileBytesMax) return undefined
-    const bytes = buffer.subarray(0, bytesRead)
-    const isRaw = bytes.length === keyBytes && !isText(bytes)
-    return isRaw ? Uint8Array.from(bytes) : parseKeyText(bytes.toString('latin1'))
-  } finally {
-    await file.close()
-  }
-}
-
-async function judgeFile(file: FileHandle, path: string): Promise<void> {
-  const stat = await file.stat()
-  if (!stat.isFile()) throw refuse(`The root key file ${path} is not a regular file`)
-  const user = process.getuid?.()
-  // Windows has neither owners nor modes of this kind.
-  if (user === undefined) return
-  if (stat.uid !== user && stat.uid !== 0) {
-    throw refuse(`The root key file ${path} belongs to another user; give it to the user that runs the broker`)
-  }
-  const mode = stat.mode & 0o777
-  if (mode !== 0o600 && mode !== 0o400) {
-    const found = mode.toString(8).padStart(4, '0')
-    throw refuse(`The root key file ${path} has mode ${found}, but only its owner may read it; run: chmod 600 ${path}`)
-  }
+function readKeyFile(path: string): Uint8Array | undefined {
+  const bytes = readPrivateFile(path, 'the root key')
+  const isRaw = bytes.length === keyBytes && !isText(bytes)
+  return isRaw ? Uint8Array.from(bytes) : parseKeyText(bytes.toString('latin1'))
 }
 
 /** Whether all bytes are printable ASCII or white space: 32 such bytes are a passphrase or half a hex key, no raw key. */
@@ -106,14 +79,13 @@ function judgeKey(key: Uint8Array | undefined, where: string): Uint8Array {
   return key
 }
 
-async function openFile(path: string, flags: number, purpose: 'read' | 'create'): Promise<FileHandle> {
+async function openFile(path: string, flags: number): Promise<FileHandle> {
   try {
     return await open(path, flags, 0o600)
   } catch (cause) {
     const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'unknown error'
     if (code === 'EEXIST') throw refuse(`The root key file ${path} exists already and is not replaced`, cause)
-    const hint = purpose === 'read' && code === 'ENOENT' ? '; create it first' : ''
-    throw refuse(`The root key file ${path} cannot be opened (${code})${hint}`, cause)
+    throw refuse(`The root key file ${path} cannot be made (${code})`, cause)
   }
 }
 

@@ -119,7 +119,7 @@ function createToolSchema(kinds: ConnectorKinds, kind: ConnectorKind | undefined
       .refine((actions) => Object.keys(actions).length > 0, 'must name at least one action'),
     introspectors: z.array(workloadName).max(32).default([]),
     ...(kind?.config === undefined ? {} : { config: kind.config }),
-    ...(kind === undefined ? { config: z.unknown() } : {}),
+    ...(kind === undefined ? { config: z.unknown().optional() } : {}),
   })
 }
 

@@ -2,7 +2,6 @@
 export interface Lru<K, V> {
   get(key: K): V | undefined
   set(key: K, value: V): void
-  readonly size: number
 }
 
 /** Recency is the map's own order of insertion: a hit is taken out and put in again. */
@@ -22,9 +21,6 @@ export function createLru<K, V>(max: number): Lru<K, V> {
       if (entries.size <= max) return
       const oldest = entries.keys().next()
       if (oldest.done !== true) entries.delete(oldest.value)
-    },
-    get size() {
-      return entries.size
     },
   }
 }

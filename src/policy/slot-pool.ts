@@ -21,14 +21,13 @@ export function createSlotPool(slotsMax: number, policiesMax: number): SlotPool 
   let named = 0
   let held = 0
 
-  function evictOldest(): void {
+  function evictOldest(): string | undefined {
     const [oldest] = slots
-    if (oldest === undefined) return
+    if (oldest === undefined) return undefined
     const [policies, slot] = oldest
     slots.delete(policies)
     held -= policies.length
-    fillSlot(slot, {})
-    free.push(slot)
+    return slot
   }
 
   return {
@@ -39,8 +38,17 @@ export function createSlotPool(slotsMax: number, policiesMax: number): SlotPool 
         slots.set(policies, known)
         return known
       }
-      while (slots.size > 0 && (slots.size >= slotsMax || held + policies.length > policiesMax)) evictOldest()
-      const slot = free.pop() ?? `${prefix}/${named++}`
+      const evicted: string[] = []
+      while (slots.size > 0 && (slots.size >= slotsMax || held + policies.length > policiesMax)) {
+        const slot = evictOldest()
+        if (slot !== undefined) evicted.push(slot)
+      }
+      const slot = evicted.pop() ?? free.pop() ?? `${prefix}/${named++}`
+      // A large slice may have taken the place of many: theirs is given back.
+      for (const emptied of evicted) {
+        fillSlot(emptied, {})
+        free.push(emptied)
+      }
       // Only what was filled is remembered as such: should this throw, the name is just not used again.
       fillSlot(slot, Object.fromEntries(policies.map(({ id, text }) => [id, text])))
       slots.set(policies, slot)

@@ -1,7 +1,7 @@
 import { isAlias, isMap, isNode, isScalar, LineCounter, parseDocument, visit, type Document, type Node } from 'yaml'
 import { z } from 'zod'
 import { nearestName } from '../kernel/nearest.ts'
-import type { Position } from './position.ts'
+import { createLocator, type Position } from './position.ts'
 import { orderProblems, quote, type PolicyProblem } from './problem.ts'
 
 export type YamlPath = readonly (string | number)[]
@@ -14,6 +14,8 @@ export interface YamlFile<T> {
   /** A problem at this path of the file. */
   problemAt(path: YamlPath, message: string, suggestion?: string): PolicyProblem
 }
+
+const nestedTooDeeply = /(?:[[{]\s*){16}|(?:[-?] +){16}/
 
 /**
  * Parses one YAML 1.2 document strictly and checks it by the schema that `schemaFor` chooses for it. Refused are
@@ -31,14 +33,18 @@ export function parseYamlFile<T>(
     return { file, line: Math.max(line, 1), column: Math.max(col, 1), message, ...(suggestion === undefined ? {} : { suggestion }) }
   }
 
+  // The parser is recursive and slow on deep nesting: a file of nothing but brackets would hold up the process.
+  const deep = text.search(nestedTooDeeply)
+  if (deep !== -1) return { problems: [{ file, ...createLocator(text)(deep), message: 'is nested too deeply' }] }
+
   let document: Document.Parsed
   const problems: PolicyProblem[] = []
   try {
-    document = parseDocument(text, { lineCounter: lines, prettyErrors: false, schema: 'core', logLevel: 'silent' })
+    document = parseDocument(text, { lineCounter: lines, prettyErrors: false, schema: 'core' })
     problems.push(...[...document.errors, ...document.warnings].map((error) => at(error.pos[0], describeYamlError(error))))
     problems.push(...findUnplain(document).map(({ index, message }) => at(index, message)))
   } catch (error) {
-    // The parser is recursive: a file of nothing but brackets exhausts the stack.
+    // Nesting of another form, which has exhausted the stack.
     if (!(error instanceof RangeError)) throw error
     return { problems: [{ file, line: 1, column: 1, message: 'is nested too deeply' }] }
   }

@@ -6,7 +6,7 @@ import { lockHead } from './head.ts'
 /** COMMIT was sent, and the batch is not in the log: it may be tried again, by whoever asked for its changes. */
 export class CommitLost extends Error {
   constructor(cause: unknown) {
-    super('the connection was lost before COMMIT took effect', { cause })
+    super('COMMIT was sent and did not take effect', { cause })
     this.name = 'CommitLost'
   }
 }

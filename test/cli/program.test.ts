@@ -26,9 +26,12 @@ function findOldNode(): string | undefined {
 }
 
 const oldNode = findOldNode()
-const nodes = [['this Node', process.execPath], ...(oldNode === undefined ? [] : [['an older Node', oldNode]])] as const
+const nodes = [
+  { what: 'this Node', node: process.execPath },
+  ...(oldNode === undefined ? [] : [{ what: 'an older Node', node: oldNode }]),
+]
 
-describe.each(nodes)('stint under %s', (_what, node = '') => {
+describe.each(nodes)('stint under $what', ({ node }) => {
   it('runs the command line and ends with its exit code', async () => {
     expect(await run(node, ['--version'])).toMatchObject({ code: 0, out: expect.stringMatching(/^stint \d/), err: '' })
     expect(await run(node, ['revoke'])).toMatchObject({ code: 2, out: '', err: expect.stringMatching(/^stint: what shall end/) })

@@ -16,13 +16,9 @@ async function setUp(broker?: RealBroker) {
     runRecorded(args, { ...more, env: { STINT_URL: url, STINT_WORKLOAD: 'bot', STINT_KEY_FILE: keyFile } })
   const register = async (name = 'bot') => {
     const made = await runRecorded(existsSync(keyFile) ? ['key', 'public', keyFile] : ['key', 'create', keyFile])
-    return asOperator(
-      [
-        ...['workload', 'register', name, '--environment', 'prod', '--stage', 'pilot', '--team', 'support', '--contact', 'oncall:support'],
-        ...['--purpose', 'Labels tickets', '--tag', 'a:b', '--review-at', reviewAt, '--jwks', '-'],
-      ],
-      { input: made.out },
-    )
+    const owner = ['--team', 'support', '--contact', 'oncall:support', '--purpose', 'Labels tickets']
+    const rest = ['--environment', 'prod', '--stage', 'pilot', '--tag', 'a:b', '--review-at', reviewAt, '--jwks', '-']
+    return asOperator(['workload', 'register', name, ...owner, ...rest], { input: made.out })
   }
   return { url, admin, keyFile, asOperator, asBot, register }
 }

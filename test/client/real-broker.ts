@@ -19,6 +19,7 @@ export const policyFiles = {
   'tools/tickets.yaml': `tool: tickets
 connector: jwt
 audience: https://tickets.example.com
+sensitivity: medium
 ttl: { default: 10m, max: 1h }
 target: { name: queue, required: false, pattern: "[a-z]+" }
 actions:

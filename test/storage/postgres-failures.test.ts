@@ -104,7 +104,7 @@ describe.skipIf(server.missing !== undefined)(`When PostgreSQL fails${where}`, (
     const { database, writes } = countWrites(wired)
     const { ledger } = openLedger(database)
     proxy.onRequest = (data, connection) => {
-      if (!data.includes('commit')) return 'forward'
+      if (!data.includes('commit\0')) return 'forward'
       proxy.onRequest = () => 'forward'
       connection.cut()
       return 'drop'
@@ -121,7 +121,7 @@ describe.skipIf(server.missing !== undefined)(`When PostgreSQL fails${where}`, (
     const { database, direct, proxy } = await openThroughProxy()
     const { ledger } = openLedger(database)
     proxy.onRequest = (data, { client, server: upstream }) => {
-      if (!data.includes('commit')) return 'forward'
+      if (!data.includes('commit\0')) return 'forward'
       proxy.onRequest = () => 'forward'
       // The client is cut off at once; the server hears of it only after its COMMIT.
       upstream.removeAllListeners('end').removeAllListeners('close')
@@ -185,19 +185,27 @@ describe.skipIf(server.missing !== undefined)(`When PostgreSQL fails${where}`, (
     expect(await checkLog(direct.read)).toHaveLength(6)
   })
 
-  test('a log that another session holds fails the batch after the lock timeout, not for ever', async () => {
-    const { files, database, direct } = await openThroughProxy()
+  test('a log that another session holds is waited for, but not for ever', async () => {
+    const { files, direct } = await openThroughProxy()
+    const url = new URL(files.location)
+    // Shorter than in production.
+    url.searchParams.set('options', '-c lock_timeout=300ms')
+    const database = openPostgres({ url: url.href })
+    onTestFinished(() => database.close())
     const { ledger } = openLedger(database)
     const owner = await connectOwner(files)
-    // Shorter than the 5 s of production.
-    await owner.query(`alter role stint_app in database ${new URL(files.location).pathname.slice(1)} set lock_timeout = '200ms'`)
     await owner.query('begin')
     await owner.query('select * from log_head for update')
     const waiting = appendThree(ledger, 'x')
-    await sleep(50)
+    await sleep(100)
     await owner.query('commit')
     expect(await waiting).toMatchObject([recorded, recorded, recorded])
-    expect(await checkLog(direct.read)).toHaveLength(3)
+    await owner.query('begin')
+    await owner.query('select * from log_head for update')
+    expect(await appendThree(ledger, 'y')).toMatchObject([unavailable, unavailable, unavailable])
+    await owner.query('commit')
+    expect(await appendThree(ledger, 'y')).toMatchObject([recorded, recorded, recorded])
+    expect(await checkLog(direct.read)).toHaveLength(6)
   })
 })
 

@@ -38,12 +38,16 @@ export async function startTcpProxy(serverPort: number): Promise<TcpProxy> {
       },
     }
     open.add(connection)
-    client.on('data', (data) => void (proxy.onRequest(data, connection) === 'forward' && upstream.write(data)))
-    upstream.on('data', (data) => void (proxy.onAnswer(data, connection) === 'forward' && client.write(data)))
+    client.on('data', (data: Buffer) => void (proxy.onRequest(data, connection) === 'forward' && upstream.write(data)))
+    upstream.on('data', (data: Buffer) => void (proxy.onAnswer(data, connection) === 'forward' && client.write(data)))
     for (const [one, other] of [[client, upstream], [upstream, client]] as const) {
       one.on('error', () => undefined)
       one.on('end', () => other.end())
-      one.on('close', () => open.delete(connection))
+      // Also after a reset, which is no end.
+      one.on('close', () => {
+        open.delete(connection)
+        other.destroy()
+      })
     }
   })
   let port = 0
