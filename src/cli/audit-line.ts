@@ -61,7 +61,7 @@ function describeVerdict(event: Event): string | undefined {
   if (decision === undefined) return undefined
   const verdict = readText(decision, 'verdict')
   const needed = decision['approvals_needed']
-  if (verdict === 'needs_approval') return typeof needed === 'number' ? `needs ${count(needed, 'approval')}:` : 'needs approval:'
+  if (verdict === 'needs_approval') return `needs ${typeof needed === 'number' ? count(needed, 'approval') : 'approval'}:`
   return verdict === undefined ? undefined : `${verdict}:`
 }
 

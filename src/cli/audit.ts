@@ -86,7 +86,9 @@ Examples:
   async run(args, io) {
     const { values, positionals } = parseOptions('audit show', args, { ...connectionOptions, json: { type: 'boolean' } })
     const text = readSingle('audit show', positionals, 'the index of the entry')
-    if (!/^\d{1,15}$/.test(text)) throw new UsageError('the index of an entry is a whole number. See: stint audit show --help')
+    if (!/^\d{1,15}$/.test(text)) {
+      throw new UsageError('the index of an entry is a whole number. See: stint audit show --help')
+    }
     const index = Number(text)
     const { entries, tree_size: size } = await adminClient(values, io).listAudit({ before: index + 1, limit: 1 })
     const entry = entries.find((candidate) => candidate.index === index)

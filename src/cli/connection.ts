@@ -90,14 +90,15 @@ function brokerOf(values: BrokerValues, io: Io): { readonly url: string; readonl
 /** The credential is never an argument: every user of the machine can read those. */
 function readOperatorToken(file: string | undefined, io: Io): string {
   const path = pick(file, undefined)
-  const text = path === undefined ? pick(undefined, io.env['STINT_OPERATOR_TOKEN']) : readPrivateFile(path, 'the credential file')
+  const variable = pick(undefined, io.env['STINT_OPERATOR_TOKEN'])
+  const text = path === undefined ? variable : readPrivateFile(path, 'the credential file')
   if (text === undefined && path !== undefined) throw new CommandError(`there is no credential file ${path}`)
   if (text === undefined) {
     throw new CommandError('this needs an operator: set STINT_OPERATOR_TOKEN or give --operator-token-file FILE')
   }
   const token = text.trim()
   if (!/^stint_op_[\w-]{1,200}$/.test(token)) {
-    const place = path === undefined ? 'STINT_OPERATOR_TOKEN' : path
+    const place = path ?? 'STINT_OPERATOR_TOKEN'
     throw new CommandError(`${place} holds no operator's credential: one begins with stint_op_ and is a single word`)
   }
   return token

@@ -21,16 +21,17 @@ export function reportFailure(error: unknown, io: Io): number {
 
 /** `file:line:column message (did you mean …?)`, or `field: message`. */
 export function formatProblem(problem: Problem): string {
-  const place = [problem.file ?? problem.path, problem.line, problem.column].filter((part) => part !== undefined && part !== '')
-  const prefix = place.length === 0 ? '' : `${place.join(':')}${problem.file === undefined ? ':' : ''} `
-  const suggestion = problem.suggestion === undefined ? '' : ` (did you mean ${problem.suggestion}?)`
-  return printable(`${prefix}${problem.message}${suggestion}`)
+  const { file, line, column, path, message, suggestion } = problem
+  const place = file === undefined ? path : [file, line, column].filter((part) => part !== undefined).join(':')
+  const prefix = place === undefined || place === '' ? '' : `${place}${file === undefined ? ':' : ''} `
+  return printable(`${prefix}${message}${suggestion === undefined ? '' : ` (did you mean ${suggestion}?)`}`)
 }
 
 /** One problem a line; nothing where the only one is what the sentence above has just said. */
 function listProblems(sentence: string, problems: readonly Problem[]): string {
-  const [first] = problems
-  if (problems.length === 1 && first !== undefined && sentence.includes(first.message) && first.suggestion === undefined) return ''
+  const [first, ...others] = problems
+  const said = first !== undefined && first.suggestion === undefined && sentence.includes(first.message)
+  if (said && others.length === 0) return ''
   return problems.map((problem) => `  ${formatProblem(problem)}\n`).join('')
 }
 

@@ -29,10 +29,11 @@ More: stint ${name} COMMAND --help
     help,
     async run(args, io) {
       const [first, ...rest] = args
-      if (first === undefined) throw new UsageError(`which command? One of: ${commands.map((c) => c.name).join(', ')}. See: stint ${name} --help`)
+      const names = commands.map((command) => command.name)
+      if (first === undefined) throw new UsageError(`which command? One of: ${names.join(', ')}. See: stint ${name} --help`)
       if (isHelp(first)) return showHelp(help, io)
       const command = commands.find((candidate) => candidate.name === first)
-      if (command === undefined) throw unknownCommand(`stint ${name}`, first, commands.map((c) => c.name))
+      if (command === undefined) throw unknownCommand(`stint ${name}`, first, names)
       return runCommand(command, rest, io)
     },
   }
@@ -53,8 +54,8 @@ export function isHelp(argument: string): boolean {
 /** The usage error for a name that is no command, with the one that was probably meant. */
 export function unknownCommand(parent: string, given: string, known: readonly string[]): UsageError {
   const near = nearestName(given, known)
-  const hint = near === undefined ? `One of: ${known.join(', ')}` : `Did you mean ${near}?`
-  return new UsageError(`${parent} has no command "${printable(given.slice(0, 40))}". ${hint}. See: ${parent} --help`.replace('?.', '?'))
+  const hint = near === undefined ? `One of: ${known.join(', ')}.` : `Did you mean ${near}?`
+  return new UsageError(`${parent} has no command "${printable(given.slice(0, 40))}". ${hint} See: ${parent} --help`)
 }
 
 function showHelp(help: string, io: Io): number {

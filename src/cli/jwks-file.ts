@@ -15,7 +15,8 @@ export async function readJwks(path: string, io: Io): Promise<unknown> {
     jwks = JSON.parse(text)
   } catch {
     const pem = text.includes('-----BEGIN ') ? ' (it is PEM)' : ''
-    throw new CommandError(`${nameOf(path)} is not JSON${pem}: a set of public keys (JWKS) is needed, as stint key public prints it`)
+    const need = 'a set of public keys (JWKS) is needed, as stint key public prints it'
+    throw new CommandError(`${nameOf(path)} is not JSON${pem}: ${need}`)
   }
   refusePrivateKeys(jwks)
   if (typeof jwks !== 'object' || jwks === null || Array.isArray(jwks)) {

@@ -3,7 +3,7 @@ import { importAgentKey, generatePrivateJwk, type AgentKey, type KeyAlgorithm } 
 import { CommandError } from './command.ts'
 import { readPrivateFile } from './private-file.ts'
 
-/** The key in a file; `undefined` when there is no such file. Refuses a file that others can use, and what is no private key. */
+/** The key in a file; `undefined` when there is no such file. Refuses a file that others can use, or without a key. */
 export async function readKeyFile(path: string): Promise<AgentKey | undefined> {
   const text = readPrivateFile(path, 'the key file')
   if (text === undefined) return undefined
@@ -12,7 +12,8 @@ export async function readKeyFile(path: string): Promise<AgentKey | undefined> {
     jwk = JSON.parse(text)
   } catch {
     // What JSON.parse says quotes the text, which may be most of a key.
-    throw new CommandError(`the key file ${path} is not JSON: it must hold one private JWK, as stint key create writes it`)
+    const need = 'it must hold one private JWK, as stint key create writes it'
+    throw new CommandError(`the key file ${path} is not JSON: ${need}`)
   }
   return importAgentKey(jwk)
 }

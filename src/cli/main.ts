@@ -139,9 +139,10 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage. STINT_DEBUG=1 shows stac
 }
 
 function readVersion(): string {
-  const description: unknown = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
-  const version = typeof description === 'object' && description !== null && 'version' in description ? description.version : undefined
-  return typeof version === 'string' ? version : 'unknown'
+  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8')
+  // The project's own file: it has a version.
+  const { version } = JSON.parse(text) as { version: string }
+  return version
 }
 
 function print(text: string, io: Io): number {

@@ -25,7 +25,8 @@ export function readPrivateFile(path: string, what: string): string | undefined 
     // On Windows there is no such mode; access lists in the user's own folder do this work.
     if (self !== undefined) {
       if ((mode & 0o077) !== 0) {
-        throw new CommandError(`other users can use ${what} ${path}: run chmod 600 ${path}, or better replace the secret, then try again`)
+        const remedy = `run chmod 600 ${path}, or better replace the secret, then try again`
+        throw new CommandError(`other users can use ${what} ${path}: ${remedy}`)
       }
       if (uid !== self && uid !== 0) throw new CommandError(`${what} ${path} belongs to another user`)
     }

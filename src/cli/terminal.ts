@@ -17,11 +17,15 @@ const unsafe = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu
 
 /** JSON for programs, with every character escaped that a terminal could obey; the value it stands for is the same. */
 export function formatJson(value: unknown): string {
-  const text = JSON.stringify(value, undefined, 2).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu, (character) => {
-    if (character === '\n') return character
-    return Array.from({ length: character.length }, (_, i) => `\\u${character.charCodeAt(i).toString(16).padStart(4, '0')}`).join('')
-  })
-  return `${text}\n`
+  const text = JSON.stringify(value, undefined, 2)
+  // The only line breaks in it are those between members.
+  return `${text.replace(unsafe, (character) => (character === '\n' ? character : escapeUnits(character)))}\n`
+}
+
+/** A character as JSON escapes it: its UTF-16 code units. */
+function escapeUnits(character: string): string {
+  const units = Array.from({ length: character.length }, (_, i) => character.charCodeAt(i))
+  return units.map((unit) => `\\u${unit.toString(16).padStart(4, '0')}`).join('')
 }
 
 /** The text cut to that many characters, ending in an ellipsis where something was cut; uncut without a width. */
@@ -32,7 +36,11 @@ export function truncate(text: string, columns: number | undefined): string {
 }
 
 /** Rows under a header, columns padded, two spaces between, lines cut to the terminal. Cells are made printable. */
-export function formatTable(header: readonly string[], rows: readonly (readonly string[])[], columns: number | undefined): string {
+export function formatTable(
+  header: readonly string[],
+  rows: readonly (readonly string[])[],
+  columns: number | undefined,
+): string {
   const table = [header, ...rows.map((row) => row.map(printable))]
   const widths = header.map((_, i) => Math.max(...table.map((row) => [...(row[i] ?? '')].length)))
   return table
@@ -45,6 +53,7 @@ export function formatTable(header: readonly string[], rows: readonly (readonly 
 export function formatFields(fields: readonly (readonly [name: string, value: string | undefined])[]): string {
   const width = Math.max(...fields.map(([name]) => name.length))
   return fields
-    .flatMap(([name, value]) => (value === undefined ? [] : [`${name.padEnd(width)}  ${printable(value)}`.trimEnd() + '\n']))
+    .filter((field): field is [string, string] => field[1] !== undefined)
+    .map(([name, value]) => `${`${name.padEnd(width)}  ${printable(value)}`.trimEnd()}\n`)
     .join('')
 }

@@ -43,7 +43,9 @@ Examples:
     })
     const name = readSingle('workload update', positionals, "the workload's name")
     const { stage, team, contact, purpose, tag } = values
-    if ((team === undefined) !== (contact === undefined)) throw new UsageError('give --team and --contact together: the owner is both.')
+    if ((team === undefined) !== (contact === undefined)) {
+      throw new UsageError('give --team and --contact together: the owner is both.')
+    }
     if (tag !== undefined && values['no-tags'] === true) throw new UsageError('give --tag or --no-tags, not both.')
     const tags = values['no-tags'] === true ? [] : tag
     const change: WorkloadChange = {

@@ -106,6 +106,9 @@ export function printWorkload(workload: Recorded<WorkloadRecord>, json: boolean,
 }
 
 function formatList(workloads: readonly WorkloadRecord[], columns: number | undefined): string {
-  const rows = workloads.map((w) => [w.name, w.status, w.stage, w.environment, w.owner.team, w.review_at.slice(0, 10), w.purpose])
-  return formatTable(['NAME', 'STATUS', 'STAGE', 'ENVIRONMENT', 'TEAM', 'REVIEW AT', 'PURPOSE'], rows, columns)
+  const header = ['NAME', 'STATUS', 'STAGE', 'ENVIRONMENT', 'TEAM', 'REVIEW AT', 'PURPOSE']
+  const rows = workloads.map(({ name, status, stage, environment, owner, review_at: reviewAt, purpose }) => {
+    return [name, status, stage, environment, owner.team, reviewAt.slice(0, 10), purpose]
+  })
+  return formatTable(header, rows, columns)
 }

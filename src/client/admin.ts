@@ -50,14 +50,16 @@ export function createAdminClient(options: AdminClientOptions): AdminClient {
   const sender = createSender(options)
   // Checked here because fetch repeats a header that it refuses, with the credential in it.
   if (!/^stint_op_[\w-]{1,200}$/.test(options.token)) {
-    throw clientError('invalid_option', "the operator's credential is malformed: it begins with stint_op_ and has no spaces.")
+    const message = "the operator's credential is malformed: it begins with stint_op_ and has no spaces."
+    throw clientError('invalid_option', message)
   }
 
   const send = (request: ApiRequest): Promise<ApiAnswer> => sender.send({ ...request, bearer: options.token })
   const workloads = '/v1/workloads'
   const of = (name: string): string => `${workloads}/${encodeSegment(name, "the workload's name")}`
-  const changeState = async (name: string, verb: string, reason: string | undefined): Promise<Recorded<WorkloadRecord>> =>
-    readRecorded(await send({ method: 'POST', path: `${of(name)}/${verb}`, json: reason === undefined ? {} : { reason } }))
+  async function changeState(name: string, verb: string, reason?: string): Promise<Recorded<WorkloadRecord>> {
+    return readRecorded(await send({ method: 'POST', path: `${of(name)}/${verb}`, json: { reason } }))
+  }
 
   return {
     async registerWorkload(registration) {
@@ -94,8 +96,9 @@ export function createAdminClient(options: AdminClientOptions): AdminClient {
       return readObject(body, policyShape, 'the policy set in force') as unknown as PolicyInForce
     },
     async applyPolicy(change) {
-      const { body } = await send({ method: 'PUT', path: '/v1/policy', json: change, timeoutMsDefault: policyTimeoutMs })
-      return readObject(body, { hash: 'string', changed: 'boolean', audit_index: 'number' }, 'a policy set') as unknown as PolicyApplied
+      const request = { method: 'PUT', path: '/v1/policy', json: change, timeoutMsDefault: policyTimeoutMs } as const
+      const { body } = await send(request)
+      return readObject(body, appliedShape, 'a policy set') as unknown as PolicyApplied
     },
 
     async listAudit(query = {}) {
@@ -126,7 +129,14 @@ const workloadShape: Shape = {
 }
 const ownerShape: Shape = { team: 'string', contact: 'string' }
 const keyShape: Shape = { kid: 'string', alg: 'string', status: 'string', added_at: 'string', removed_at: 'string?' }
-const policyShape: Shape = { hash: 'string', in_force_since: 'string', cedar_version: 'string', policies: 'number', tools: 'number' }
+const policyShape: Shape = {
+  hash: 'string',
+  in_force_since: 'string',
+  cedar_version: 'string',
+  policies: 'number',
+  tools: 'number',
+}
+const appliedShape: Shape = { hash: 'string', changed: 'boolean', audit_index: 'number' }
 const entryShape: Shape = { index: 'number', time: 'string', type: 'string', event: 'object', leaf_hash: 'string' }
 
 function readWorkload(body: unknown): WorkloadRecord {

@@ -71,7 +71,8 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
     throw clientError('invalid_option', 'give either the name of the workload or its clientId (SPIFFE ID), not both.')
   }
   if (options.workload !== undefined && !/^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/.test(options.workload)) {
-    throw clientError('invalid_option', "a workload's name is a DNS label: lower-case letters, digits and dashes, 63 at most.")
+    const message = "a workload's name is a DNS label: lower-case letters, digits and dashes, 63 at most."
+    throw clientError('invalid_option', message)
   }
   if (options.clientId !== undefined && !/^spiffe:\/\/[a-z0-9._-]+\/[\w.-]+$/.test(options.clientId)) {
     throw clientError('invalid_option', 'clientId must be a SPIFFE ID: spiffe://<trust domain>/<workload>.')
@@ -89,7 +90,10 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
     return asked.metadata
   }
 
-  async function post(pathOf: (metadata: BrokerMetadata) => string, form: Record<string, string | undefined>): Promise<ApiAnswer> {
+  async function post(
+    pathOf: (metadata: BrokerMetadata) => string,
+    form: Readonly<Record<string, string | undefined>>,
+  ): Promise<ApiAnswer> {
     const metadata = await discover()
     const clientId = idOf(metadata)
     const sentAtMs = nowMs()

@@ -10,7 +10,8 @@ const tlsCodes = /^(?:ERR_TLS_|ERR_SSL_|CERT_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO
 export function describeFailure(error: unknown, origin: string, timeoutMs: number, changing: boolean): StintError {
   const unknown = changing ? ' Whether the request was carried out is not known.' : ''
   if (error instanceof Error && error.name === 'TimeoutError') {
-    return clientError('timed_out', `no whole answer from ${origin} within ${timeoutMs / 1000} s.${unknown}`, { cause: error })
+    const message = `no whole answer from ${origin} within ${timeoutMs / 1000} s.${unknown}`
+    return clientError('timed_out', message, { cause: error })
   }
   // fetch says only "fetch failed"; what happened is its cause.
   const cause = error instanceof Error && error.cause !== undefined ? error.cause : error

@@ -73,9 +73,8 @@ export function createSender(options: ConnectionOptions): Sender {
       const redirected = response.type === 'opaqueredirect' || (response.status >= 300 && response.status < 400)
       if (redirected) {
         await response.body?.cancel()
-        throw clientError('redirected', `${origin} answered with a redirect, which is not followed: use the broker's own URL.`, {
-          status: response.status,
-        })
+        const message = `${origin} answered with a redirect, which is not followed: use the broker's own URL.`
+        throw clientError('redirected', message, { status: response.status })
       }
       const text = await readText(response, origin)
       return { status: response.status, headers: response.headers, body: parseJson(text, response, origin) }

@@ -46,6 +46,7 @@ export async function importAgentKey(jwk: unknown): Promise<AgentKey> {
   const given = requiredMembers(jwk)
   const { d: _private, ...publicGiven } = given
   const derived = derivePublicJwk(given)
+  // Not every version of Node compares the two halves itself.
   if (derived === undefined || Object.entries(derived).some(([name, value]) => publicGiven[name] !== value)) {
     throw clientError('invalid_key', 'the private and the public members of this key do not belong together.')
   }
@@ -77,8 +78,12 @@ export function publicJwks(key: AgentKey): { readonly keys: readonly PublicJwk[]
 }
 
 function algorithmOf(jwk: Readonly<Record<string, unknown>>): KeyAlgorithm {
-  const alg = jwk['kty'] === 'EC' && jwk['crv'] === 'P-256' ? 'ES256' : jwk['kty'] === 'OKP' && jwk['crv'] === 'Ed25519' ? 'Ed25519' : undefined
-  if (alg === undefined) throw clientError('invalid_key', 'the key is neither P-256 (ES256) nor Ed25519: make one with stint key create.')
+  const { kty, crv } = jwk
+  const edwards = kty === 'OKP' && crv === 'Ed25519' ? 'Ed25519' : undefined
+  const alg = kty === 'EC' && crv === 'P-256' ? 'ES256' : edwards
+  if (alg === undefined) {
+    throw clientError('invalid_key', 'the key is neither P-256 (ES256) nor Ed25519: make one with stint key create.')
+  }
   const stated = jwk['alg']
   // EdDSA is the older name of the same algorithm on this curve (RFC 9864 §2.2).
   if (stated !== undefined && stated !== alg && !(alg === 'Ed25519' && stated === 'EdDSA')) {

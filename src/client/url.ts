@@ -28,7 +28,7 @@ export function readBrokerUrl(text: string, allowInsecure: boolean): string {
   return url.origin
 }
 
-/** Whether a host as WHATWG URL writes it can only be this machine (RFC 6761 §6.3, RFC 1122 §3.2.1.3, RFC 4291 §2.5.3). */
+/** Whether a host, as WHATWG URL writes it, is this machine (RFC 6761 §6.3, RFC 1122 §3.2.1.3, RFC 4291 §2.5.3). */
 export function isLoopback(hostname: string): boolean {
   return hostname === 'localhost' || hostname === '[::1]' || /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(hostname)
 }

@@ -15,6 +15,8 @@ export interface YamlFile<T> {
   problemAt(path: YamlPath, message: string, suggestion?: string): PolicyProblem
 }
 
+// The parser takes seconds for a megabyte of mistakes.
+const yamlLengthMax = 262_144
 const nestedTooDeeply = /(?:[[{]\s*){16}|(?:[-?] +){16}/
 
 /**
@@ -33,6 +35,9 @@ export function parseYamlFile<T>(
     return { file, line: Math.max(line, 1), column: Math.max(col, 1), message, ...(suggestion === undefined ? {} : { suggestion }) }
   }
 
+  if (text.length > yamlLengthMax) {
+    return { problems: [{ file, line: 1, column: 1, message: `is longer than ${yamlLengthMax} characters: split it` }] }
+  }
   // The parser is recursive and slow on deep nesting: a file of nothing but brackets would hold up the process.
   const deep = text.search(nestedTooDeeply)
   if (deep !== -1) return { problems: [{ file, ...createLocator(text)(deep), message: 'is nested too deeply' }] }
@@ -40,7 +45,7 @@ export function parseYamlFile<T>(
   let document: Document.Parsed
   const problems: PolicyProblem[] = []
   try {
-    document = parseDocument(text, { lineCounter: lines, prettyErrors: false, schema: 'core' })
+    document = parseDocument(text, { lineCounter: lines, prettyErrors: false, schema: 'core', uniqueKeys: false })
     problems.push(...[...document.errors, ...document.warnings].map((error) => at(error.pos[0], describeYamlError(error))))
     problems.push(...findUnplain(document).map(({ index, message }) => at(index, message)))
   } catch (error) {
@@ -74,7 +79,6 @@ export function parseYamlFile<T>(
 
 function describeYamlError(error: { code: string; message: string }): string {
   if (error.code === 'MULTIPLE_DOCS') return 'holds more than one document: one file, one document'
-  if (error.code === 'DUPLICATE_KEY') return 'is a key that stands here twice'
   return `is not valid YAML: ${error.message}`
 }
 
@@ -88,6 +92,14 @@ function findUnplain(document: Document.Parsed): { index: number; message: strin
     Node(_, node) {
       if (isAlias(node) || node.anchor !== undefined) refuse(node, 'uses an anchor or alias: write the value out')
       else if (node.tag !== undefined) refuse(node, `has the tag ${quote(node.tag)}: leave it out`)
+    },
+    // Checked here, for the parser compares every key with every other one.
+    Map(_, { items }) {
+      const seen = new Set<unknown>()
+      for (const { key } of items) {
+        if (isScalar(key) && seen.has(key.value)) refuse(key, 'is a key that stands here twice')
+        if (isScalar(key)) seen.add(key.value)
+      }
     },
     Pair(_, { key }) {
       if (!isNode(key)) return

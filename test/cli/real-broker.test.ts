@@ -29,15 +29,17 @@ describe('an agent', () => {
     // The first call makes the key; an admin registers it; the second call succeeds.
     expect((await asBot(['token', 'tickets:read'])).code).toBe(1)
     expect(await register()).toMatchObject({ code: 0, err: '' })
-    const asked = await asBot(['token', 'tickets:read', 'tickets:comment', '--ttl', '5m', '--target', 'inbox', '--task', 't-1'])
+    const details = ['--ttl', '5m', '--target', 'inbox', '--task', 't-1']
+    const asked = await asBot(['token', 'tickets:read', 'tickets:comment', ...details])
     expect(asked).toEqual({ code: 0, out: expect.stringMatching(/^[\w-]+\.[\w-]+\.[\w-]+\n$/), err: '' })
 
     const introspected = await asBot(['token', 'introspect', '-'], { input: asked.out })
     expect(introspected).toMatchObject({ code: 0, err: '' })
     expect(introspected.out).toMatch(/^active +yes\n/)
-    expect(introspected.out).toContain('spiffe://example.com/bot')
+    expect(introspected.out).toContain('spiffe://stint.test/bot')
     expect(await asBot(['token', 'revoke', asked.out.trim()])).toMatchObject({ code: 0 })
-    expect(await asBot(['token', 'introspect', '-', '--json'], { input: asked.out })).toEqual({ code: 1, out: '{\n  "active": false\n}\n', err: '' })
+    const ended = await asBot(['token', 'introspect', '-', '--json'], { input: asked.out })
+    expect(ended).toEqual({ code: 1, out: '{\n  "active": false\n}\n', err: '' })
   })
 
   it('sees claims, or the whole answer, or what it was given', async () => {
@@ -45,7 +47,8 @@ describe('an agent', () => {
     await register()
     const claims = await asBot(['token', 'tickets:read', '--claims'])
     expect(claims.err).toContain('its signature was not checked here')
-    expect(JSON.parse(claims.out)).toMatchObject({ sub: 'spiffe://example.com/bot', aud: 'https://tickets.example.com' })
+    const aud = 'https://tickets.example.com'
+    expect(JSON.parse(claims.out)).toMatchObject({ sub: 'spiffe://stint.test/bot', aud })
     const json = JSON.parse((await asBot(['token', 'tickets:read', '--json', '--ttl', '1m'])).out)
     expect(json).toMatchObject({ token_type: 'Bearer', expires_in: 60, scope: 'tickets:read', audit_index: expect.any(Number) })
     const onTerminal = await asBot(['token', 'tickets:read'], { columns: 80 })
@@ -74,19 +77,21 @@ describe('an admin', () => {
   it('registers, reads and changes a workload', async () => {
     const { asOperator, register, keyFile } = await setUp()
     const registered = await register()
-    expect(registered.out).toMatch(/^name +bot\nclient id +spiffe:\/\/example\.com\/bot\nstatus +active\n/)
+    expect(registered.out).toMatch(/^name +bot\nclient id +spiffe:\/\/stint\.test\/bot\nstatus +active\n/)
     expect(registered.out).toMatch(/^audit entry +\d+$/m)
     expect(registered.out).toContain(`review at    ${reviewAt}`)
     const shown = await asOperator(['workload', 'show', 'bot', '--json'])
-    expect(JSON.parse(shown.out)).toMatchObject({ name: 'bot', tags: ['a:b'], owner: { team: 'support', contact: 'oncall:support' } })
+    const owner = { team: 'support', contact: 'oncall:support' }
+    expect(JSON.parse(shown.out)).toMatchObject({ name: 'bot', tags: ['a:b'], owner })
 
-    const update = ['workload', 'update', 'bot', '--stage', 'production', '--no-tags', '--team', 'web', '--contact', 'oncall:web']
-    const updated = await asOperator([...update, '--json'])
-    expect(JSON.parse(updated.out)).toMatchObject({ stage: 'production', tags: [], owner: { team: 'web', contact: 'oncall:web' } })
+    const changes = ['--stage', 'production', '--no-tags', '--team', 'web', '--contact', 'oncall:web']
+    const updated = JSON.parse((await asOperator(['workload', 'update', 'bot', ...changes, '--json'])).out)
+    expect(updated).toMatchObject({ stage: 'production', tags: [], owner: { team: 'web', contact: 'oncall:web' } })
 
     const second = join(createFolder(), 'second.key')
     const made = await runRecorded(['key', 'create', second, '--alg', 'Ed25519'])
-    expect((await asOperator(['workload', 'add-key', 'bot', '--jwks', '-'], { input: made.out })).out.match(/^key /gm)).toHaveLength(2)
+    const added = await asOperator(['workload', 'add-key', 'bot', '--jwks', '-'], { input: made.out })
+    expect(added.out.match(/^key /gm)).toHaveLength(2)
     const { kid } = JSON.parse(readFileSync(keyFile, 'utf8'))
     // An id may begin with a dash.
     const removed = await asOperator(['workload', 'remove-key', 'bot', `--kid=${kid}`])
@@ -97,7 +102,8 @@ describe('an admin', () => {
     }
     const list = await asOperator(['workload', 'list', '--status', 'retired'], { columns: 60 })
     expect(list.out).toMatch(/^NAME +STATUS .*\nbot +retired +production +prod +web/)
-    expect(await asOperator(['workload', 'list', '--stage', 'sandbox'])).toEqual({ code: 0, out: '', err: 'No workload matches.\n' })
+    const none = await asOperator(['workload', 'list', '--stage', 'sandbox'])
+    expect(none).toEqual({ code: 0, out: '', err: 'No workload matches.\n' })
   })
 
   it('pages through a list', async () => {
@@ -183,10 +189,12 @@ describe('an auditor', () => {
     const lines = out.trimEnd().split('\n')
     expect(lines[0]).toMatch(/^INDEX +TIME +EVENT +WORKLOAD +WHAT$/)
     expect(lines[1]).toMatch(/workload\.registered +bot .*stage pilot.*by operator/)
-    expect(lines[2]).toMatch(/grant\.issued +bot +allow: tickets:read on inbox for 10m task ticket-1 grant grant_\w+ \(by support-reads\)/)
+    expect(lines[2]).toMatch(/grant\.issued +bot +allow: tickets:read on inbox for 10m task ticket-1 grant grant_\w+ /)
+    expect(lines[2]).toMatch(/ \(by support-reads\)$/)
     expect(lines[3]).toMatch(/grant\.denied +bot +needs 1 approval: tickets:delete/)
     expect(lines).toHaveLength(4)
-    for (const line of (await asOperator(['audit', 'list'], { columns: 50 })).out.split('\n')) expect([...line].length).toBeLessThanOrEqual(50)
+    const narrow = (await asOperator(['audit', 'list'], { columns: 50 })).out.split('\n')
+    expect(Math.max(...narrow.map((line) => [...line].length))).toBe(50)
 
     const index = /^\d+/.exec(lines[2] ?? '')?.[0] ?? ''
     const shown = JSON.parse((await asOperator(['audit', 'show', index, '--json'])).out)
@@ -200,13 +208,15 @@ describe('an auditor', () => {
     const { asOperator, admin, register } = await setUp()
     await register()
     for (let i = 0; i < 120; i++) await admin.updateWorkload('bot', { purpose: `Purpose ${i}` })
-    const all = JSON.parse((await asOperator(['audit', 'list', '--limit', '115', '--type', 'workload.updated', '--json'])).out)
+    const options = ['--limit', '115', '--type', 'workload.updated', '--json']
+    const all = JSON.parse((await asOperator(['audit', 'list', ...options])).out)
     const indexes: number[] = all.entries.map((entry: { index: number }) => entry.index)
     expect(indexes).toHaveLength(115)
     expect(indexes.at(-1)).toBe(all.tree_size - 1)
     expect(indexes).toEqual(Array.from({ length: 115 }, (_, i) => all.tree_size - 115 + i))
     expect((await asOperator(['audit', 'list', '--until', '2020-01-01'])).err).toBe('No entry fits.\n')
-    expect((await asOperator(['audit', 'list', '--since', '2020-01-01'])).out.trimEnd().split('\n')).toHaveLength(21)
+    const newest = await asOperator(['audit', 'list', '--since', '2020-01-01'])
+    expect(newest.out.trimEnd().split('\n')).toHaveLength(21)
     expect((await asOperator(['audit', 'list', '--type', 'grant.isued'])).code).toBe(1)
   })
 })

@@ -6,7 +6,13 @@ import { generatePrivateJwk, importAgentKey } from '../../src/client/key.ts'
 import { listen } from './raw-server.ts'
 
 const key = await importAgentKey(await generatePrivateJwk())
-const token = { access_token: 'aa.bb.cc', token_type: 'Bearer', expires_in: 600, scope: 'tickets:read', authorization_details: [] }
+const token = {
+  access_token: 'aa.bb.cc',
+  token_type: 'Bearer',
+  expires_in: 600,
+  scope: 'tickets:read',
+  authorization_details: [],
+}
 
 interface Script {
   /** Members of the metadata that differ from a good broker's. */
@@ -46,11 +52,12 @@ describe('discovery', () => {
   it('asks once, also for requests at the same time, and again when an hour is over', async () => {
     let nowMs = Date.now()
     const { client, paths } = await connect({}, { clock: { nowMs: () => nowMs } })
-    await Promise.all([client.requestToken({ actions: ['tickets:read'] }), client.requestToken({ actions: ['tickets:read'] })])
+    const ask = () => client.requestToken({ actions: ['tickets:read'] })
+    await Promise.all([ask(), ask()])
     const asked = (): number => paths.filter((path) => path.startsWith('/.well-known')).length
     expect(asked()).toBe(1)
     nowMs += 3_600_001
-    await client.requestToken({ actions: ['tickets:read'] })
+    await ask()
     expect(asked()).toBe(2)
   })
 
@@ -85,7 +92,8 @@ describe('requestToken', () => {
     await client.requestToken({ actions: ['tickets:read'] })
     await client.requestToken({ actions: ['tickets:read'] })
     const claims = forms.map((form) => decodeJwt(form.get('client_assertion') ?? ''))
-    expect(claims[0]).toMatchObject({ iss: 'spiffe://example.com/triage-bot', sub: 'spiffe://example.com/triage-bot', aud: origin })
+    const id = 'spiffe://example.com/triage-bot'
+    expect(claims[0]).toMatchObject({ iss: id, sub: id, aud: origin })
     expect(claims[0]?.jti).not.toBe(claims[1]?.jti)
     expect(forms[0]?.get('grant_type')).toBe('client_credentials')
     expect(forms[0]?.get('client_assertion_type')).toBe('urn:ietf:params:oauth:client-assertion-type:jwt-bearer')
@@ -104,7 +112,8 @@ describe('requestToken', () => {
   it('returns what was granted', async () => {
     const nowMs = 1_800_000_000_000
     const answer = (_form: URLSearchParams, response: ServerResponse): void => {
-      response.setHeader('stint-audit-index', '12').end(JSON.stringify({ ...token, token_type: 'bearer', authorization_details: [{ type: 'stint' }] }))
+      const given = { ...token, token_type: 'bearer', authorization_details: [{ type: 'stint' }] }
+      response.setHeader('stint-audit-index', '12').end(JSON.stringify(given))
     }
     const { client } = await connect({ answer }, { clock: { nowMs: () => nowMs } })
     expect(await client.requestToken({ actions: ['tickets:read'] })).toEqual({
@@ -129,7 +138,8 @@ describe('requestToken', () => {
     ['a negative lifetime', { expires_in: -1 }],
     ['a lifetime beyond all dates', { expires_in: 1e300 }],
   ])('refuses an answer with %s', async (_what, members) => {
-    const { client } = await connect({ answer: (_form, response) => void response.end(JSON.stringify({ ...token, ...members })) })
+    const body = JSON.stringify({ ...token, ...members })
+    const { client } = await connect({ answer: (_form, response) => void response.end(body) })
     await expect(client.requestToken({ actions: ['tickets:read'] })).rejects.toMatchObject({ code: 'bad_answer' })
   })
 
@@ -171,7 +181,7 @@ describe('introspect and revoke', () => {
     expect(await client.introspect('aa.bb.cc')).toEqual({ active: true, sub: 'x' })
     expect(await client.revoke('aa.bb.cc')).toBeUndefined()
     expect(paths.slice(1)).toEqual(['/oauth2/introspect', '/oauth2/revoke'])
-    expect(forms.map((form) => [form.get('token'), form.has('client_assertion')])).toEqual([['aa.bb.cc', true], ['aa.bb.cc', true]])
+    for (const form of forms) expect([form.get('token'), form.has('client_assertion')]).toEqual(['aa.bb.cc', true])
   })
 
   it('take nothing for active but true', async () => {
@@ -197,7 +207,8 @@ describe('options', () => {
     ['a clientId that is no SPIFFE ID', { clientId: 'bot' }],
     ['a SPIFFE ID with a deeper path', { clientId: 'spiffe://example.com/a/b' }],
   ])('refuse %s', (_what, options) => {
-    expect(() => createAgentClient({ url: 'https://a.example', key, ...options })).toThrow(expect.objectContaining({ code: 'invalid_option' }))
+    const make = () => createAgentClient({ url: 'https://a.example', key, ...options })
+    expect(make).toThrow(expect.objectContaining({ code: 'invalid_option' }))
   })
 
   it('take a SPIFFE ID as it is', async () => {

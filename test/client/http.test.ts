@@ -27,7 +27,8 @@ describe('a request', () => {
       response.setHeader('content-type', 'application/json; charset=utf-8').end('{"a":"ä"}')
     })
     const sender = createSender({ url })
-    const answer = await sender.send({ method: 'GET', path: '/x', query: { a: 'b c&d', n: 1, no: undefined }, bearer: 'tok' })
+    const query = { a: 'b c&d', n: 1, no: undefined }
+    const answer = await sender.send({ method: 'GET', path: '/x', query, bearer: 'tok' })
     expect(answer.body).toEqual({ a: 'ä' })
     await sender.send({ method: 'PUT', path: '/y', json: { a: 1 } })
     await sender.send({ method: 'POST', path: '/z', form: { 'a b': 'c=d', no: undefined } })
@@ -44,16 +45,20 @@ describe('a request', () => {
   })
 
   it('puts a refusal of the broker into an error, with all that it says', async () => {
+    const place = { file: 'a.cedar', line: 1, column: 2, message: 'm', suggestion: 's' }
+    const body = {
+      type: 'https://stint.example.com/problems/too-many',
+      title: 'Too many',
+      detail: 'Too many requests.',
+      problems: [{ path: ['owner', 'team'], message: 'missing' }, place, 'x', 1, {}],
+    }
     const url = await listen((_request, response) => {
-      response.writeHead(429, { 'content-type': 'application/problem+json', 'stint-request-id': 'req_1', 'retry-after': '7' })
-      response.end(
-        JSON.stringify({
-          type: 'https://stint.example.com/problems/too-many',
-          title: 'Too many',
-          detail: 'Too many requests.',
-          problems: [{ path: ['owner', 'team'], message: 'missing' }, { file: 'a.cedar', line: 1, column: 2, message: 'm', suggestion: 's' }, 'x', 1, {}],
-        }),
-      )
+      response.writeHead(429, {
+        'content-type': 'application/problem+json',
+        'stint-request-id': 'req_1',
+        'retry-after': '7',
+      })
+      response.end(JSON.stringify(body))
     })
     expect(await errorOf(url)).toMatchObject({
       code: 'too_many',
@@ -61,7 +66,7 @@ describe('a request', () => {
       message: 'Too many requests.',
       requestId: 'req_1',
       retryAfterSeconds: 7,
-      problems: [{ path: 'owner.team', message: 'missing' }, { file: 'a.cedar', line: 1, column: 2, message: 'm', suggestion: 's' }, { message: 'x' }],
+      problems: [{ path: 'owner.team', message: 'missing' }, place, { message: 'x' }],
     })
   })
 
@@ -72,7 +77,9 @@ describe('a request', () => {
       response.writeHead(400, { 'content-type': 'application/json', 'stint-request-id': said })
       response.end(JSON.stringify({ error: said, error_description: said, problems: [{ message: said, path: said }] }))
     })
-    const error = await errorOf(url, { method: 'POST', path: '/', bearer: 'secret-secret-secret', form: { token: 'secret-secret-secret', client_assertion: 'secret-secret-secret' } })
+    const secret = 'secret-secret-secret'
+    const form = { token: secret, client_assertion: secret }
+    const error = await errorOf(url, { method: 'POST', path: '/', bearer: secret, form })
     expect(error.message).toContain('[redacted]')
   })
 })
@@ -105,13 +112,16 @@ describe('no usable answer', () => {
 
   it('a silent server ends in a timeout that does not claim that nothing happened', async () => {
     const url = await listen(() => undefined)
-    expect(await errorOf(url, get, 50)).toMatchObject({ code: 'timed_out', message: `no whole answer from ${url} within 0.05 s.` })
+    const message = `no whole answer from ${url} within 0.05 s.`
+    expect(await errorOf(url, get, 50)).toMatchObject({ code: 'timed_out', message })
     const error = await errorOf(url, { method: 'POST', path: '/', json: {} }, 50)
     expect(error.message).toContain('Whether the request was carried out is not known')
   })
 
   it('a server that stops in mid-answer ends in a timeout', async () => {
-    const url = await listen((_request, response) => void response.writeHead(200, { 'content-type': 'application/json' }).write('{'))
+    const url = await listen((_request, response) => {
+      response.writeHead(200, { 'content-type': 'application/json' }).write('{')
+    })
     expect((await errorOf(url, get, 100)).code).toBe('timed_out')
   })
 
@@ -168,7 +178,8 @@ describe('options', () => {
     expect(() => createSender({ url: 'https://a.example', timeoutMs })).toThrow('timeoutMs')
   })
 
-  it.each(['', 'stint_op_a b', 'stint_op_a\nx: y', 'Bearer stint_op_x', 'eyJhbGciOi.x.y'])('refuse the credential %j unseen', (token) => {
+  const malformed = ['', 'stint_op_a b', 'stint_op_a\nx: y', 'Bearer stint_op_x', 'eyJhbGciOi.x.y']
+  it.each(malformed)('refuse the credential %j unseen', (token) => {
     const make = (): unknown => createAdminClient({ url: 'https://a.example', token })
     expect(make).toThrow('malformed')
     if (token !== '') expect(make).not.toThrow(token)

@@ -79,7 +79,8 @@ describe('refusePrivateKeys', () => {
     expect(() => refusePrivateKeys(jwks)).toThrow(/private key.*nothing was sent/)
   })
 
-  it.each([[{ keys: [without(p256, 'd')] }], [without(p256, 'd')], [{ keys: 'd' }], [undefined], ['d']])('lets %j pass', (jwks) => {
+  const harmless = [[{ keys: [without(p256, 'd')] }], [without(p256, 'd')], [{ keys: 'd' }], [undefined], ['d']]
+  it.each(harmless)('lets %j pass', (jwks) => {
     expect(() => refusePrivateKeys(jwks)).not.toThrow()
   })
 })
@@ -98,7 +99,8 @@ describe('signAssertion', () => {
     const end = first.lastIndexOf('.')
     const publicKey = createPublicKey({ key: { ...key.publicJwk }, format: 'jwk' })
     const signature = Buffer.from(first.slice(end + 1), 'base64url')
-    const algorithm = alg === 'ES256' ? 'sha256' : null
-    expect(verify(algorithm, Buffer.from(first.slice(0, end)), { key: publicKey, dsaEncoding: 'ieee-p1363' }, signature)).toBe(true)
+    const digest = alg === 'ES256' ? 'sha256' : null
+    const signed = Buffer.from(first.slice(0, end))
+    expect(verify(digest, signed, { key: publicKey, dsaEncoding: 'ieee-p1363' }, signature)).toBe(true)
   })
 })

@@ -27,17 +27,19 @@ describe('the clients against a broker', () => {
     const { url, admin } = await startRealBroker()
     const key = await makeKey(alg)
     const registered = await admin.registerWorkload({ ...registration, review_at: inDays(30), jwks: publicJwks(key) })
-    expect(registered).toMatchObject({ name: 'bot', spiffe_id: 'spiffe://example.com/bot', status: 'active', audit_index: expect.any(Number) })
+    expect(registered).toMatchObject({ name: 'bot', spiffe_id: 'spiffe://stint.test/bot', status: 'active' })
+    expect(registered.audit_index).toBeTypeOf('number')
     expect(registered.keys).toMatchObject([{ kid: key.kid, alg }])
 
     const agent = createAgentClient({ url, workload: 'bot', key })
-    expect(await agent.clientId()).toBe('spiffe://example.com/bot')
+    expect(await agent.clientId()).toBe('spiffe://stint.test/bot')
     const token = await agent.requestToken({ actions: ['tickets:read'], target: 'inbox', task: 't-1', ttlSeconds: 60 })
     expect(token).toMatchObject({ tokenType: 'Bearer', expiresIn: 60, auditIndex: expect.any(Number) })
-    expect(token.authorizationDetails).toMatchObject([{ type: 'stint', actions: ['tickets:read'], target: 'inbox', task: 't-1' }])
+    const detail = { type: 'stint', actions: ['tickets:read'], target: 'inbox', task: 't-1' }
+    expect(token.authorizationDetails).toMatchObject([detail])
     expect(token.expiresAt.getTime()).toBeLessThanOrEqual(Date.now() + 60_000)
 
-    expect(await agent.introspect(token.accessToken)).toMatchObject({ active: true, sub: 'spiffe://example.com/bot' })
+    expect(await agent.introspect(token.accessToken)).toMatchObject({ active: true, sub: 'spiffe://stint.test/bot' })
     await agent.revoke(token.accessToken)
     expect(await agent.introspect(token.accessToken)).toEqual({ active: false })
     await expect(agent.revoke(token.accessToken)).resolves.toBeUndefined()
@@ -51,13 +53,15 @@ describe('the clients against a broker', () => {
     const { url, admin } = await startRealBroker()
     const key = await makeKey()
     await admin.registerWorkload({ ...registration, review_at: inDays(30), jwks: publicJwks(key) })
-    const denied = createAgentClient({ url, workload: 'bot', key }).requestToken({ actions: ['tickets:delete'] })
-    await expect(denied).rejects.toMatchObject({ code: 'access_denied', status: 400, requestId: expect.stringMatching(/^req_/) })
-    const stranger = createAgentClient({ url, workload: 'bot', key: await makeKey() }).requestToken({ actions: ['tickets:read'] })
-    await expect(stranger).rejects.toMatchObject({ code: 'invalid_client', status: 401 })
-    await expect(createAgentClient({ url, workload: 'bot', key }).requestToken({ actions: ['tickets:nothing'] })).rejects.toMatchObject({
-      code: 'invalid_scope',
-    })
+    const agent = createAgentClient({ url, workload: 'bot', key })
+    const requestId: unknown = expect.stringMatching(/^req_/)
+    const denied = { code: 'access_denied', status: 400, requestId }
+    await expect(agent.requestToken({ actions: ['tickets:delete'] })).rejects.toMatchObject(denied)
+    const unknown = { code: 'invalid_scope', status: 400, requestId }
+    await expect(agent.requestToken({ actions: ['tickets:nothing'] })).rejects.toMatchObject(unknown)
+    const stranger = createAgentClient({ url, workload: 'bot', key: await makeKey() })
+    const refused = { code: 'invalid_client', status: 401, requestId }
+    await expect(stranger.requestToken({ actions: ['tickets:read'] })).rejects.toMatchObject(refused)
   })
 
   it('an admin changes a workload in every way', async () => {
@@ -65,7 +69,8 @@ describe('the clients against a broker', () => {
     const [first, second] = [await makeKey(), await makeKey('Ed25519')]
     await admin.registerWorkload({ ...registration, review_at: inDays(30), jwks: publicJwks(first) })
     expect(await admin.updateWorkload('bot', { stage: 'production', tags: [] })).toMatchObject({ stage: 'production', tags: [] })
-    expect(await admin.suspendWorkload('bot', 'odd')).toMatchObject({ status: 'suspended', audit_index: expect.any(Number) })
+    const suspended = await admin.suspendWorkload('bot', 'odd')
+    expect(suspended).toMatchObject({ status: 'suspended', audit_index: expect.any(Number) })
     expect(await admin.resumeWorkload('bot')).toMatchObject({ status: 'active' })
     expect((await admin.addWorkloadKeys('bot', publicJwks(second))).keys).toHaveLength(2)
     const { keys } = await admin.removeWorkloadKey('bot', first.kid)
@@ -96,15 +101,18 @@ describe('the clients against a broker', () => {
     const inForce = await admin.getPolicy()
     expect(inForce).toMatchObject({ policies: 2, tools: 1, audit_index: expect.any(Number) })
     expect(await admin.applyPolicy({ files: policyFiles })).toMatchObject({ hash: inForce.hash, changed: false })
-    const rules = `${policyFiles['rules.cedar']}@id("more") permit (principal, action == Action::"tickets:read", resource);\n`
-    const changed = await admin.applyPolicy({ files: { ...policyFiles, 'rules.cedar': rules }, expected: inForce.hash })
+    const more = '@id("more") permit (principal, action == Action::"tickets:read", resource);'
+    const changed = await admin.applyPolicy({ files: { ...policyFiles, 'more.cedar': more }, expected: inForce.hash })
     expect(changed).toMatchObject({ previous: inForce.hash, changed: true })
-    await expect(admin.applyPolicy({ files: policyFiles, expected: inForce.hash })).rejects.toMatchObject({ code: 'conflict', status: 409 })
+    for (const expected of [inForce.hash, null]) {
+      const conflict = { code: 'conflict', status: 409 }
+      await expect(admin.applyPolicy({ files: policyFiles, expected })).rejects.toMatchObject(conflict)
+    }
 
     const error = await admin.applyPolicy({ files: { ...policyFiles, 'x.cedar': 'permit (' } }).catch((caught: unknown) => caught)
     if (!(error instanceof StintError)) throw new Error(String(error))
     expect(error).toMatchObject({ code: 'policy_invalid', status: 422 })
-    expect(error.problems[0]).toMatchObject({ file: 'x.cedar', line: 1, column: expect.any(Number), message: expect.any(String) })
+    expect(error.problems[0]).toMatchObject({ file: 'x.cedar', line: 1, message: expect.any(String) })
   })
 
   it('revokes what is selected', async () => {
@@ -118,8 +126,9 @@ describe('the clients against a broker', () => {
     expect((await agent.introspect(first.accessToken)).active).toBe(false)
     const { active, jti } = await agent.introspect(second.accessToken)
     expect(active).toBe(true)
-    expect(await admin.revokeGrants({ grant: String(jti) })).toMatchObject({ revoked: 1, already_ended: 0, audit_index: expect.any(Number) })
-    expect(await admin.revokeGrants({ grant: String(jti) })).toMatchObject({ revoked: 0, already_ended: 1 })
+    const grant = String(jti)
+    expect(await admin.revokeGrants({ grant })).toMatchObject({ revoked: 1, already_ended: 0 })
+    expect(await admin.revokeGrants({ grant })).toMatchObject({ revoked: 0, already_ended: 1 })
     await expect(admin.revokeGrants({})).rejects.toMatchObject({ code: 'invalid_input' })
   })
 
@@ -127,8 +136,15 @@ describe('the clients against a broker', () => {
     const { url, operator } = await startRealBroker()
     const wrong = operator.slice(0, -1) + (operator.endsWith('A') ? 'E' : 'A')
     const admin = createAdminClient({ url, token: wrong })
-    for (const call of [admin.listWorkloads(), admin.getPolicy(), admin.listAudit(), admin.suspendWorkload('bot'), admin.revokeGrants({ workload: 'bot' })]) {
-      const error: unknown = await call.catch((caught: unknown) => caught)
+    const calls = [
+      () => admin.listWorkloads(),
+      () => admin.getPolicy(),
+      () => admin.listAudit(),
+      () => admin.suspendWorkload('bot'),
+      () => admin.revokeGrants({ workload: 'bot' }),
+    ]
+    for (const call of calls) {
+      const error: unknown = await call().catch((caught: unknown) => caught)
       expect(error).toMatchObject({ code: 'unauthenticated', status: 401 })
       expect(String(error)).not.toContain(wrong)
     }

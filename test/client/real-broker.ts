@@ -2,10 +2,9 @@ import { createServer } from 'node:http'
 import { once } from 'node:events'
 import { getRequestListener } from '@hono/node-server'
 import { onTestFinished } from 'vitest'
-import { createFirstOperator } from '../../src/broker/operators.ts'
 import { createAdminClient, type AdminClient } from '../../src/client/admin.ts'
-import { compose, type Composition } from '../../src/compose.ts'
-import { createTestDatabase, createTestLog } from '../harness.ts'
+import { systemClock } from '../../src/kernel/clock.ts'
+import { startBroker, type TestBroker } from '../broker.ts'
 
 export interface RealBroker {
   readonly url: string
@@ -14,7 +13,7 @@ export interface RealBroker {
   readonly admin: AdminClient
 }
 
-/** A small policy set: two tools, what the pilot `bot` may do, and one thing that needs a human. */
+/** A small policy set: one tool, what the team may do with it, and one thing that needs a human. */
 export const policyFiles = {
   'tools/tickets.yaml': `tool: tickets
 connector: jwt
@@ -35,37 +34,25 @@ permit (principal in Team::"support", action == Action::"tickets:delete", resour
 `,
 }
 
-/** A whole broker that listens on a free port of this machine, with an operator and a policy set; gone after the test. */
+/** A whole broker that listens on a free port of this machine, by the machine's clock; gone after the test. */
 export async function startRealBroker(): Promise<RealBroker> {
-  let composition: Composition | undefined
+  let broker: TestBroker | undefined
   const server = createServer((request, response) => {
-    if (composition === undefined) throw new Error('not composed yet')
-    void getRequestListener(composition.app.fetch)(request, response)
+    if (broker === undefined) throw new Error('the broker is not there yet')
+    void getRequestListener(broker.app.fetch)(request, response)
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   const address = server.address()
   if (typeof address !== 'object' || address === null) throw new Error('no port')
-  // The issuer is where the broker is, and that is known only now.
-  const url = `http://127.0.0.1:${address.port}`
-  const database = await (await createTestDatabase('sqlite')).open()
-  const started = await compose({
-    issuer: url,
-    trustDomain: 'example.com',
-    database,
-    rootKey: new Uint8Array(32).fill(7),
-    log: createTestLog().log,
-    development: true,
-  })
-  composition = started
-  onTestFinished(async () => {
+  onTestFinished(() => {
     server.closeAllConnections()
     server.close()
-    await started.close()
   })
-  const { credential } = await createFirstOperator(started.broker, { actor: { kind: 'stint', id: 'start' } }, 'first')
-  const operator = credential.reveal()
-  const admin = createAdminClient({ url, token: operator })
-  await admin.applyPolicy({ files: policyFiles, expected: null })
-  return { url, operator, admin }
+  // The issuer is where the broker listens, and that is known only now.
+  const url = `http://127.0.0.1:${address.port}`
+  const policies = new Map(Object.entries(policyFiles))
+  broker = await startBroker('sqlite', { issuer: url, development: true, clock: systemClock, policies })
+  const operator = broker.adminCredential
+  return { url, operator, admin: createAdminClient({ url, token: operator }) }
 }

@@ -43,8 +43,10 @@ describe('readBrokerUrl', () => {
 })
 
 describe('isLoopback', () => {
-  it.each(['127.0.0.1', '127.255.255.254', 'localhost', '[::1]'])('%s is', (host) => expect(isLoopback(host)).toBe(true))
-  it.each(['128.0.0.1', 'xlocalhost', 'localhost.', '127.0.0.1x', '1127.0.0.1', '[::ffff:127.0.0.1]', ''])('%s is not', (host) =>
-    expect(isLoopback(host)).toBe(false),
-  )
+  it.each(['127.0.0.1', '127.255.255.254', 'localhost', '[::1]'])('%s is', (host) => {
+    expect(isLoopback(host)).toBe(true)
+  })
+  it.each(['128.0.0.1', 'xlocalhost', 'localhost.', '127.0.0.1x', '1127.0.0.1', '[::ffff:127.0.0.1]', ''])('%j is not', (host) => {
+    expect(isLoopback(host)).toBe(false)
+  })
 })

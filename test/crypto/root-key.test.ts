@@ -157,6 +157,6 @@ describe('makes a root key file', () => {
   })
 
   test('not in a folder that is not there', async () => {
-    expect(await refusalOf(createRootKeyFile(join(folder, 'none', 'key')))).toMatch(/cannot be opened \(ENOENT\)/)
+    expect(await refusalOf(createRootKeyFile(join(folder, 'none', 'key')))).toMatch(/cannot be made \(ENOENT\)/)
   })
 })

@@ -89,6 +89,9 @@ function attacks(engine: Engine): string[] {
   return [...both, ...(engine === 'sqlite' ? sqlite : postgres)]
 }
 
+// By a guard, by a key or for want of a privilege: an attack that is refused for its own mistakes would prove nothing.
+const refusals = /append-only|only moves forward|is one row|is never deleted|permission denied|duplicate key|UNIQUE|violates check|CHECK constraint/
+
 /** A log with three entries, a revocation and a policy set, and a dump of all that must stay as it is. */
 async function fillLog(engine: Engine) {
   const files = await createTestDatabase(engine)
@@ -124,7 +127,7 @@ describeEngines('The database itself', (engine) => {
       const before = await dump()
       for (const attack of attacks(engine)) {
         await run('begin')
-        await expect(run(attack), attack).rejects.toThrow()
+        await expect(run(attack), attack).rejects.toThrow(refusals)
         await run('rollback')
         expect(await dump(), attack).toEqual(before)
       }
