@@ -7,7 +7,7 @@ import { nearestName } from './kernel/nearest.ts'
 const source = z
   .string()
   .regex(/^(?:env:[A-Za-z_][A-Za-z0-9_]*|file:\/.+)$/, 'must be env:NAME or file:/absolute/path')
-const absolutePath = z.string().regex(/^\//, 'must be an absolute path')
+const absolutePath = z.string().regex(/^\/[^\p{Cc}]*$/u, 'must be an absolute path')
 const from = (what: string) => z.strictObject({ from: source.describe(`Where ${what} comes from: env:NAME, or file:/path with mode 0600.`) })
 
 const issuer = z.string().refine(isOrigin, 'must be an https origin such as https://stint.example.com, without a path or a trailing slash')
@@ -38,28 +38,33 @@ export const configSchema = z.strictObject({
       addresses: z
         .array(z.string().refine((host) => isIP(host) !== 0, 'must be an IP address'))
         .min(1)
-        .describe('The IP addresses from which the proxy connects; nobody else is answered.'),
+        .describe('The loopback addresses from which the proxy connects; nobody else is answered.'),
     })
     .optional()
     .describe('A proxy on this machine ends TLS; Stint then listens on loopback alone. Either this or tls is needed.'),
   database: z
-    .union([
-      z.strictObject({
-        sqlite: z
-          .strictObject({ file: absolutePath.describe('The database file; one Stint process at a time.') })
-          .describe('One file, for one process.'),
-      }),
-      z.strictObject({
-        postgres: z
-          .strictObject({
-            url: from('the connection URL').describe('postgres://… as the role that serves. It must not own the tables.'),
-            migrate_url: from('the owner\'s connection URL')
-              .optional()
-              .describe('postgres://… as the role that owns the tables; `stint migrate` alone reads it.'),
-          })
-          .describe('A server, for any number of processes.'),
-      }),
-    ])
+    .strictObject({
+      sqlite: z
+        .strictObject({ file: absolutePath.describe('The database file; one Stint process at a time.') })
+        .optional()
+        .describe('One file, for one process.'),
+      postgres: z
+        .strictObject({
+          url: from('the connection URL').describe('postgres://… as the role that serves. It must not own the tables.'),
+          migrate_url: from('the owner\'s connection URL')
+            .optional()
+            .describe('postgres://… as the role that owns the tables; `stint migrate` alone reads it.'),
+        })
+        .optional()
+        .describe('A server, for any number of processes.'),
+    })
+    .meta({ minProperties: 1, maxProperties: 1 })
+    .transform(({ sqlite, postgres }, context) => {
+      if (sqlite !== undefined && postgres === undefined) return { sqlite }
+      if (postgres !== undefined && sqlite === undefined) return { postgres }
+      context.addIssue({ code: 'custom', message: 'must name one of sqlite and postgres' })
+      return z.NEVER
+    })
     .describe('Where everything is kept: sqlite or postgres.'),
   root_key: from('the root key').describe('32 bytes, as base64 or hex, that wrap every sealed secret. Make it with: openssl rand -base64 32'),
   policies: z
@@ -81,46 +86,65 @@ export type Config = z.output<typeof configSchema>
  */
 export function parseConfig(text: string, file: string): Config {
   const document = parseDocument(text, { uniqueKeys: true, merge: false })
-  const [syntax] = document.errors
-  if (syntax !== undefined) throw invalid(file, [syntax.message])
-  const parsed = configSchema.safeParse(document.toJS({ maxAliasCount: 0 }))
-  if (!parsed.success) throw invalid(file, parsed.error.issues.flatMap((issue) => describeIssue(issue)))
+  // A tag that nobody knows is a warning to the parser, which then ignores it (invariant 6).
+  const problem = document.errors[0] ?? document.warnings[0]
+  // Behind its first line, the message shows the place in the file.
+  if (problem !== undefined) throw invalid(file, [problem.message.replace(/:?\n[^]*$/, '')])
+  const parsed = configSchema.safeParse(toValue(document, file), { reportInput: true })
+  if (!parsed.success) throw invalid(file, parsed.error.issues.flatMap(describeIssue))
   const problems = judgeServing(parsed.data)
   if (problems.length > 0) throw invalid(file, problems)
   return parsed.data
 }
 
-function describeIssue(issue: z.core.$ZodIssue, above: readonly PropertyKey[] = []): string[] {
-  const path = [...above, ...issue.path].map(String).join('.')
-  if (issue.code === 'invalid_union') {
-    // The alternatives of the one union: the one whose own member was given says what is wrong with it.
-    const closest = [...issue.errors].sort((a, b) => depth(b) - depth(a))[0] ?? []
-    return closest.flatMap((inner) => describeIssue(inner, [...above, ...issue.path]))
+function toValue(document: ReturnType<typeof parseDocument>, file: string): unknown {
+  try {
+    return document.toJS({ maxAliasCount: 0 })
+  } catch (error) {
+    if (error instanceof ReferenceError) throw invalid(file, ['anchors and aliases (&name, *name) are not taken: write the value out'])
+    throw error
   }
-  if (issue.code === 'unrecognized_keys') {
-    const known = optionNames()
-    return issue.keys.map((key) => {
-      const nearest = nearestName(key, known)
-      return `${path === '' ? '' : `${path}.`}${key} is not an option${nearest === undefined ? '' : `; did you mean ${nearest}?`}`
-    })
-  }
-  if (issue.code === 'invalid_type' && issue.input === undefined) return [`${path} is missing`]
-  return [`${path} ${issue.message.replace(/^Invalid input: /, 'is invalid: ')}`]
 }
 
-function depth(issues: readonly z.core.$ZodIssue[]): number {
-  return Math.max(0, ...issues.map((issue) => issue.path.length))
+function describeIssue(issue: z.core.$ZodIssue): string[] {
+  const path = issue.path.map(String).join('.')
+  if (issue.code === 'unrecognized_keys') {
+    return issue.keys.map((key) => {
+      const meant = findMeant(path, key)
+      return `${path === '' ? '' : `${path}.`}${key} is not an option${meant === undefined ? '' : ` (did you mean ${meant}?)`}`
+    })
+  }
+  if (issue.code === 'invalid_type' && path === '') return ['must hold options, one a line, as in issuer: https://stint.example.com']
+  if (issue.code === 'invalid_type' && issue.input === undefined) return [`${path} is missing`]
+  const message = issue.message.replace(/^Invalid (?:input|option): /, 'is invalid: ').replace(/^Too (small|big): /, 'is too $1: ')
+  return [`${path} ${message}`]
+}
+
+/** The option that was probably meant: the nearest one of the same place, or the only one of that name elsewhere. */
+function findMeant(path: string, key: string): string | undefined {
+  const prefix = path === '' ? '' : `${path}.`
+  const paths = listOptions().map((option) => option.path)
+  const siblings = paths.filter((known) => known.startsWith(prefix) && !known.slice(prefix.length).includes('.'))
+  const near = nearestName(key, siblings.map((known) => known.slice(prefix.length)))
+  if (near !== undefined) return `${prefix}${near}`
+  const [elsewhere, ...others] = paths.filter((known) => known.endsWith(`.${key}`))
+  return others.length === 0 ? elsewhere : undefined
 }
 
 /** What the schema of single options cannot see: production is reached over TLS, by one of two ways. */
 function judgeServing({ tls, proxy, listen }: Config): string[] {
-  if (tls === undefined && proxy === undefined) return ['tls or proxy is missing: production is reached over TLS, which Stint or a proxy ends']
-  if (tls !== undefined && proxy !== undefined) return ['tls and proxy exclude each other: name who ends TLS']
-  if (proxy !== undefined && !isLoopback(listen.host)) return ['listen.host must be a loopback address behind a proxy: others could reach Stint without TLS']
-  return []
+  if (proxy === undefined) {
+    return tls === undefined ? ['tls or proxy is missing: production is reached over TLS, which Stint or a proxy ends'] : []
+  }
+  const far = proxy.addresses.filter((address) => !isLoopback(address))
+  return [
+    ...(tls === undefined ? [] : ['tls and proxy exclude each other: name who ends TLS']),
+    ...(isLoopback(listen.host) ? [] : ['listen.host must be a loopback address behind a proxy: others could reach Stint without TLS']),
+    ...far.map((address) => `proxy.addresses holds ${address}, which never reaches a loopback address: give 127.0.0.1 or ::1`),
+  ]
 }
 
-export function isLoopback(host: string): boolean {
+function isLoopback(host: string): boolean {
   return host === '::1' || host.startsWith('127.')
 }
 
@@ -156,34 +180,26 @@ export interface JsonSchema {
   readonly items?: JsonSchema
   readonly properties?: Readonly<Record<string, JsonSchema>>
   readonly required?: readonly string[]
-  readonly anyOf?: readonly JsonSchema[]
 }
 
-function listProperties(schema: JsonSchema, prefix: string): ConfigOption[] {
-  const alternatives = schema.anyOf ?? [schema]
-  return alternatives.flatMap(({ properties = {}, required = [] }) =>
-    Object.entries(properties).flatMap(([name, property]) => {
-      const path = `${prefix}${name}`
-      const option: ConfigOption = {
-        path,
-        type: typeOf(property),
-        required: required.includes(name) && alternatives.length === 1,
-        description: property.description ?? '',
-        ...(property.default !== undefined && typeof property.default !== 'object' && { default: property.default }),
-      }
-      return [option, ...listProperties(property, `${path}.`)]
-    }),
-  )
+function listProperties({ properties = {}, required = [] }: JsonSchema, prefix: string): ConfigOption[] {
+  return Object.entries(properties).flatMap(([name, property]) => {
+    const path = `${prefix}${name}`
+    const option: ConfigOption = {
+      path,
+      type: typeOf(property),
+      required: required.includes(name),
+      description: property.description ?? '',
+      ...(property.default !== undefined && typeof property.default !== 'object' && { default: property.default }),
+    }
+    return [option, ...listProperties(property, `${path}.`)]
+  })
 }
 
-function typeOf({ type, enum: values, items, anyOf }: JsonSchema): string {
+function typeOf({ type, enum: values, items }: JsonSchema): string {
   if (values !== undefined) return values.join(' | ')
   if (items !== undefined) return `list of ${items.type ?? 'values'}`
-  return anyOf === undefined ? (type ?? 'any') : 'object'
-}
-
-function optionNames(): string[] {
-  return [...new Set(listOptions().flatMap((option) => option.path.split('.')))]
+  return type ?? 'any'
 }
 
 function invalid(file: string, problems: readonly string[]): BrokerError {

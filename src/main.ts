@@ -1,7 +1,9 @@
-import { createServer, type Server } from 'node:http'
-import { createServer as createTlsServer } from 'node:https'
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { createServer, type Server, type ServerResponse } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
+import type { Socket } from 'node:net'
 import { join } from 'node:path'
+import { createSecureContext } from 'node:tls'
 import { createAdaptorServer } from '@hono/node-server'
 import { compose, type Composition, type Parts } from './compose.ts'
 import type { Config } from './config.ts'
@@ -23,10 +25,7 @@ export interface RunningBroker {
 
 /** Starts a broker in production. Makes nothing up: what the configuration lacks is a `config_invalid` error. */
 export async function startProduction(config: Config, env: Environment, log: Log): Promise<RunningBroker> {
-  const tls = config.tls && {
-    cert: readCertificate(config.tls.cert_file),
-    key: readSecretSource(`file:${config.tls.key_file}`, 'the TLS private key', env).reveal(),
-  }
+  const tls = config.tls && readTls(config.tls, env)
   const rootKey = await openRootKey(config, env)
   const parts: Parts = {
     issuer: config.issuer,
@@ -42,6 +41,23 @@ export async function startProduction(config: Config, env: Environment, log: Log
     ...(tls && { tls }),
     ...(config.proxy && { onlyFrom: config.proxy.addresses }),
   })
+}
+
+interface Tls {
+  readonly cert: string
+  readonly key: string
+}
+
+function readTls({ cert_file: certFile, key_file: keyFile }: NonNullable<Config['tls']>, env: Environment): Tls {
+  const cert = readCertificate(certFile)
+  const key = readSecretSource(`file:${keyFile}`, 'the TLS private key', env).reveal()
+  try {
+    createSecureContext({ cert, key })
+  } catch (cause) {
+    const publicMessage = `the TLS certificate ${certFile} and the key ${keyFile} must be PEM and belong together`
+    throw new BrokerError({ code: 'config_invalid', publicMessage, cause })
+  }
+  return { cert, key }
 }
 
 function readCertificate(file: string): string {
@@ -100,7 +116,7 @@ export async function startDevelopment({ folder, policyFolder, port, log }: Deve
 interface Listening {
   readonly host: string
   readonly port: number
-  readonly tls?: { readonly cert: string; readonly key: string }
+  readonly tls?: Tls
   /** Addresses that may connect; everybody when absent. */
   readonly onlyFrom?: readonly string[]
 }
@@ -118,25 +134,28 @@ async function startBroker(parts: Parts, { host, port, tls, onlyFrom }: Listenin
   const server = (
     tls === undefined
       ? createAdaptorServer({ fetch, createServer, serverOptions: limits })
-      : createAdaptorServer({ fetch, createServer: createTlsServer, serverOptions: { ...limits, ...tls, minVersion: 'TLSv1.2' } })
+      : createAdaptorServer({ fetch, createServer: createTlsServer, serverOptions: { ...limits, ...tls, minVersion: 'TLSv1.2', handshakeTimeout: 10_000 } })
   ) as Server // The adaptor types HTTP/2 servers too; these two are of `node:http` and its subclass of `node:https`.
   if (onlyFrom !== undefined) {
     server.on('connection', (socket) => {
       if (!onlyFrom.includes(socket.remoteAddress?.replace(/^::ffff:/, '') ?? '')) socket.destroy()
     })
   }
+  const drain = prepareDrain(server)
   try {
     await listen(server, host, port)
   } catch (error) {
     await composition.close()
     throw error
   }
+  // Without a listener, an error while a connection is accepted would end the process.
+  server.on('error', (error) => parts.log.error('the server could not take a connection', { error }))
   composition.scheduler.start()
   return {
     url: parts.issuer,
     composition,
     async close() {
-      await drain(server)
+      await drain()
       await composition.close()
     },
   }
@@ -144,21 +163,46 @@ async function startBroker(parts: Parts, { host, port, tls, onlyFrom }: Listenin
 
 function listen(server: Server, host: string, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
-    server.once('error', (cause: NodeJS.ErrnoException) => {
+    const refuse = (cause: NodeJS.ErrnoException): void => {
       const reason = cause.code === 'EADDRINUSE' ? 'something else listens there: stop it, or choose another port' : cause.message
       reject(new BrokerError({ code: 'config_invalid', publicMessage: `cannot listen on ${host} port ${port}: ${reason}`, cause }))
+    }
+    server.once('error', refuse)
+    server.listen(port, host, () => {
+      server.off('error', refuse)
+      resolve()
     })
-    server.listen(port, host, resolve)
   })
 }
 
 const drainMs = 10_000
 
-/** Stops taking connections and waits for the requests that are under way; cuts what is left after `drainMs`. */
-async function drain(server: Server): Promise<void> {
-  const closed = new Promise<void>((resolve) => server.close(() => resolve()))
-  server.closeIdleConnections()
-  const timer = setTimeout(() => server.closeAllConnections(), drainMs)
-  await closed
-  clearTimeout(timer)
+/**
+ * Watches what the server has open, so that it can be drained: the returned function stops taking connections, waits for
+ * the requests that are under way, and cuts what is left after `drainMs`.
+ */
+function prepareDrain(server: Server): () => Promise<void> {
+  const answering = new Map<ServerResponse, Socket>()
+  // Not every socket is known to `closeAllConnections`: one that has not finished its TLS handshake is not.
+  const sockets = new Set<Socket>()
+  server.on('connection', (socket: Socket) => {
+    sockets.add(socket)
+    socket.once('close', () => sockets.delete(socket))
+  })
+  server.prependListener('request', ({ socket }, response) => {
+    answering.set(response, socket)
+    response.once('close', () => answering.delete(response))
+  })
+  return async () => {
+    const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+    server.closeIdleConnections()
+    for (const [response, socket] of answering) {
+      // What is kept alive would stay open after its answer for as long as its client likes.
+      if (response.headersSent) response.once('finish', () => socket.end())
+      else response.setHeader('connection', 'close')
+    }
+    const timer = setTimeout(() => sockets.forEach((socket) => socket.destroy()), drainMs)
+    await closed
+    clearTimeout(timer)
+  }
 }

@@ -224,9 +224,10 @@ export async function createAgent(
   }
 }
 
-/** A compact JWS of exactly this header and payload. */
+/** A compact JWS of exactly this header and payload: text goes in as it stands, anything else as its JSON. */
 export function signJws(header: unknown, payload: unknown, key: KeyObject): string {
-  const input = [header, payload].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.')
+  const encode = (part: unknown) => Buffer.from(typeof part === 'string' ? part : JSON.stringify(part)).toString('base64url')
+  const input = [header, payload].map(encode).join('.')
   const digest = key.asymmetricKeyType === 'ec' ? 'sha256' : null
   const signature = sign(digest, Buffer.from(input), { key, dsaEncoding: 'ieee-p1363' })
   return `${input}.${signature.toString('base64url')}`

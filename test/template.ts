@@ -30,9 +30,29 @@ export async function migrateTemplate(server: Server): Promise<void> {
   }
 }
 
+/** Ends whatever still uses the database and puts every table back to what the migrations left, guards or not. */
+export async function emptyDatabase(server: Server, database: string): Promise<void> {
+  await runIn(
+    server,
+    database,
+    `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`,
+    `do $$ declare name text; begin
+      set local session_replication_role = replica;
+      for name in select tablename from pg_tables where schemaname = 'public' and tablename not like 'schema_migration%' loop
+        execute format('delete from %I', name);
+      end loop;
+      insert into log_head values (1, 0, 0, '1970-01-01T00:00:00.000Z', sha256(''), '');
+    end $$`,
+  )
+}
+
 /** Runs statements as the superuser, outside any database of a test. */
 export async function runAsOwner(server: Server, ...statements: string[]): Promise<void> {
-  const client = new pg.Client({ connectionString: ownerUrl(server, 'postgres') })
+  await runIn(server, 'postgres', ...statements)
+}
+
+async function runIn(server: Server, database: string, ...statements: string[]): Promise<void> {
+  const client = new pg.Client({ connectionString: ownerUrl(server, database) })
   await client.connect()
   try {
     for (const statement of statements) await client.query(statement)

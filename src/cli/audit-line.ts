@@ -8,13 +8,18 @@ type Event = Readonly<Record<string, unknown>>
 export function formatEntries(entries: readonly AuditEntry[], columns: number | undefined): string {
   const rows = entries.map((entry) => [
     String(entry.index),
-    // Seconds are enough to read; the milliseconds are in the entry.
-    entry.time.replace(/\.\d+Z$/, 'Z'),
+    formatShortTime(entry.time, columns),
     entry.type,
     readText(entry.event, 'workload') ?? '-',
     describeEvent(entry.event),
   ])
   return formatTable(['INDEX', 'TIME', 'EVENT', 'WORKLOAD', 'WHAT'], rows, columns)
+}
+
+/** Seconds are enough to read, and on a narrow terminal the year is left out; the entry itself has everything. */
+function formatShortTime(time: string, columns: number | undefined): string {
+  const short = time.replace(/\.\d+Z$/, 'Z')
+  return columns === undefined || columns >= 100 ? short : short.replace(/^\d{4}-(.+)T(.+)Z$/, '$1 $2')
 }
 
 /**

@@ -2,7 +2,7 @@ import { createAdminClient, type AdminClient } from '../client/admin.ts'
 import { createAgentClient, type AgentClient } from '../client/agent.ts'
 import type { AgentKey } from '../client/key.ts'
 import { CommandError, UsageError, type Io } from './command.ts'
-import { readPrivateFile } from './private-file.ts'
+import { readPrivateFile } from '../kernel/private-file.ts'
 
 /** Where the broker is: options of every command that talks to one. */
 export const brokerOptions = {
@@ -91,8 +91,7 @@ function brokerOf(values: BrokerValues, io: Io): { readonly url: string; readonl
 function readOperatorToken(file: string | undefined, io: Io): string {
   const path = pick(file, undefined)
   const variable = pick(undefined, io.env['STINT_OPERATOR_TOKEN'])
-  const text = path === undefined ? variable : readPrivateFile(path, 'the credential file')
-  if (text === undefined && path !== undefined) throw new CommandError(`there is no credential file ${path}`)
+  const text = path === undefined ? variable : readPrivateFile(path, "the operator's credential").toString('utf8')
   if (text === undefined) {
     throw new CommandError('this needs an operator: set STINT_OPERATOR_TOKEN or give --operator-token-file FILE')
   }

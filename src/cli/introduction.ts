@@ -1,6 +1,7 @@
 import { createFirstOperator } from '../broker/operators.ts'
 import { createAdminClient } from '../client/admin.ts'
 import { createAgentClient } from '../client/agent.ts'
+import { formatTime } from '../kernel/clock.ts'
 import type { RunningBroker } from '../main.ts'
 import { countOperators } from '../storage/operators.ts'
 import type { Io } from './command.ts'
@@ -16,6 +17,8 @@ export interface IntroductionOptions {
 
 const agent = 'triage-bot'
 const dayMs = 86_400_000
+/** Where the commands look for a broker when they are told nothing else. */
+const defaultUrl = 'http://127.0.0.1:7846'
 
 /**
  * Shows a newcomer a first real token: makes the admin credential and shows it once, registers the sample agent with a
@@ -29,8 +32,10 @@ export async function introduce({ running, keyFile, shownKeyFile }: Introduction
 The admin credential, shown this once (only its hash is kept):
 
   export STINT_OPERATOR_TOKEN=${operator.credential.reveal()}
-
+${running.url === defaultUrl ? '' : `  export STINT_URL=${running.url}\n`}
 `)
+  const reviewAt = formatTime(broker.clock.nowMs() + 90 * dayMs)
+  const keyArgument = quoteArgument(shownKeyFile)
   const admin = createAdminClient({ url: running.url, token: operator.credential.reveal() })
   const key = await createKeyFile(keyFile, 'ES256')
   await admin.registerWorkload({
@@ -40,7 +45,7 @@ The admin credential, shown this once (only its hash is kept):
     owner: { team: 'support', contact: 'oncall:support' },
     purpose: 'Reads incoming tickets and comments on them',
     tags: ['sample'],
-    review_at: new Date(broker.clock.nowMs() + 90 * dayMs).toISOString(),
+    review_at: reviewAt,
     jwks: { keys: [key.publicJwk] },
   })
   const client = createAgentClient({ url: running.url, workload: agent, key })
@@ -56,16 +61,16 @@ The log recorded it before the agent had it, as entry ${entry?.index ?? '?'}:
 
 ${indent(JSON.stringify(summarise(entry?.event ?? {}), undefined, 2))}
 
-Now in another terminal, in this folder: the export line above, then for example
+Now in another terminal, in this folder: what is to be exported, as above, then for example
 
   # a refusal: the policy does not let a pilot refund money
-  npx stint token payments:refund --target eu-1001 --workload ${agent} --key ${shownKeyFile}
+  npx stint token payments:refund --target eu-1001 --workload ${agent} --key ${keyArgument}
 
   # a token, alive; then revoked; then dead
-  TOKEN=$(npx stint token tickets:read --workload ${agent} --key ${shownKeyFile})
-  npx stint token introspect $TOKEN --workload ${agent} --key ${shownKeyFile}
+  TOKEN=$(npx stint token tickets:read --workload ${agent} --key ${keyArgument})
+  npx stint token introspect $TOKEN --workload ${agent} --key ${keyArgument}
   npx stint revoke --workload ${agent} --reason "trying it out"
-  npx stint token introspect $TOKEN --workload ${agent} --key ${shownKeyFile}
+  npx stint token introspect $TOKEN --workload ${agent} --key ${keyArgument}
 
   # what happened, from the log
   npx stint audit list
@@ -73,7 +78,7 @@ Now in another terminal, in this folder: the export line above, then for example
   # an agent of your own
   npx stint key create my-bot.key > my-bot.jwks.json
   npx stint workload register my-bot --environment dev --stage sandbox --team support \\
-    --contact oncall:support --purpose "Tries Stint" --review-at 2027-06-30 --jwks my-bot.jwks.json
+    --contact oncall:support --purpose "Tries Stint" --review-at ${reviewAt.slice(0, 10)} --jwks my-bot.jwks.json
   npx stint token docs:read --workload my-bot --key my-bot.key --claims
 
 `)
@@ -84,6 +89,11 @@ function summarise(event: Readonly<Record<string, unknown>>): Record<string, unk
   const { index, time, type, workload, grant, tool, actions, task, expires_at, ends, decision } = event
   const { verdict, reasons, policy_set } = (decision ?? {}) as Record<string, unknown>
   return { index, time, type, workload, grant, tool, actions, task, expires_at, ends, decision: { verdict, reasons, policy_set } }
+}
+
+/** A path as an argument that a shell takes for one word. */
+function quoteArgument(text: string): string {
+  return /^[\w./@:+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
 }
 
 function indent(text: string): string {

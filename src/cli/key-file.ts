@@ -1,15 +1,15 @@
-import { closeSync, fsyncSync, openSync, unlinkSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, fsyncSync, openSync, unlinkSync, writeFileSync } from 'node:fs'
 import { importAgentKey, generatePrivateJwk, type AgentKey, type KeyAlgorithm } from '../client/key.ts'
+import { readPrivateFile } from '../kernel/private-file.ts'
 import { CommandError } from './command.ts'
-import { readPrivateFile } from './private-file.ts'
 
 /** The key in a file; `undefined` when there is no such file. Refuses a file that others can use, or without a key. */
 export async function readKeyFile(path: string): Promise<AgentKey | undefined> {
-  const text = readPrivateFile(path, 'the key file')
-  if (text === undefined) return undefined
+  if (!existsSync(path)) return undefined
+  const bytes = readPrivateFile(path, 'the private key')
   let jwk: unknown
   try {
-    jwk = JSON.parse(text)
+    jwk = JSON.parse(bytes.toString('utf8'))
   } catch {
     // What JSON.parse says quotes the text, which may be most of a key.
     const need = 'it must hold one private JWK, as stint key create writes it'

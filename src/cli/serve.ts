@@ -79,18 +79,24 @@ async function serveDevelopment({ port = '7846', data = '.stint', policies = 'po
   try {
     await introduce({ running, keyFile: join(folder, 'triage-bot.key'), shownKeyFile: join(data, 'triage-bot.key') }, io)
   } catch (error) {
-    await running.close()
-    throw error
+    // A policy set of one's own need not know the sample agent: the broker is well all the same.
+    io.err(`The sample agent could not be shown: ${error instanceof Error ? error.message : String(error)}\n`)
   }
   io.out('Ctrl-C stops it.\n')
   await untilStopped(running, () => io.out('\nStopping: finishing what was begun.\n'))
   return 0
 }
 
+const stopSignals = ['SIGINT', 'SIGTERM'] as const
+
 /** Resolves once the process was told to stop and the broker has drained. A second signal ends it at once. */
 async function untilStopped(running: RunningBroker, say: () => void): Promise<void> {
-  await new Promise<void>((stop) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop())
+  await new Promise<void>((resolveStop) => {
+    const stop = (): void => {
+      for (const signal of stopSignals) process.off(signal, stop)
+      resolveStop()
+    }
+    for (const signal of stopSignals) process.on(signal, stop)
   })
   say()
   await running.close()

@@ -86,7 +86,9 @@ function parseDetails(value: unknown): Details {
   const fail = (message: string): never => {
     throw refuse('invalid_authorization_details', message)
   }
-  if (!Array.isArray(value) || value.length !== 1) return fail('authorization_details is an array of exactly one object')
+  if (!Array.isArray(value) || value.length !== 1) {
+    return fail('authorization_details is a JSON array of exactly one object, with no member named twice')
+  }
   const detail: unknown = value[0]
   if (typeof detail !== 'object' || detail === null || Array.isArray(detail)) return fail('authorization_details is an array of exactly one object')
   const unknown = Object.keys(detail).find((name) => !detailMembers.includes(name))

@@ -10,6 +10,7 @@ import { authenticateAdmin, refuseForeignOrigin } from './guards.ts'
 import { healthRoutes } from './health.ts'
 import { oauthRoutes } from './oauth.ts'
 import { policyRoutes } from './policy.ts'
+import { refuseQuery } from './query.ts'
 import { answerOAuthError, answerProblem, toBrokerError } from './problem.ts'
 import { revocationRoutes } from './revocations.ts'
 import type { Route, RouteContext } from './route.ts'
@@ -51,13 +52,16 @@ export function createApp({ broker, development }: AppOptions) {
   for (const route of routes) {
     const limit = bodyLimit({ maxSize: route.bodyBytesMax ?? bodyBytesMax, onError: refuseBody })
     app.on(route.method, route.path, limit, async (c) => {
-      if (route.access === 'admin') c.set('operator', await authenticateAdmin(c))
+      if (route.access === 'admin') {
+        c.set('operator', await authenticateAdmin(c))
+        if (route.takesQuery !== true) refuseQuery(c)
+      }
       return route.handle(c)
     })
   }
   for (const [path, ofPath] of Map.groupBy(routes, (route) => route.path)) {
     app.all(path, (c) => {
-      const methods = ofPath.map((route) => route.method).join(', ')
+      const methods = ofPath.flatMap(({ method }) => (method === 'GET' ? ['GET', 'HEAD'] : [method])).join(', ')
       c.header('allow', methods)
       throw new BrokerError({ code: 'method_not_allowed', publicMessage: `This address takes ${methods}.` })
     })
@@ -67,7 +71,7 @@ export function createApp({ broker, development }: AppOptions) {
     throw new BrokerError({ code: 'not_found', publicMessage: `There is nothing at this address: ${c.req.path.slice(0, 200)}` })
   })
   app.onError((thrown, c) => {
-    const error = toBrokerError(thrown)
+    const error = toBrokerError(thrown, broker.database)
     const requestId = c.get('requestId')
     if (error.code === 'internal' || error.code === 'unavailable') {
       broker.log.error('a request failed', { request_id: requestId, method: c.req.method, path: c.req.path, error })

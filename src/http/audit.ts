@@ -3,7 +3,7 @@ import { eventFields, type AuditEventType } from '../audit/event.ts'
 import { workloadNamePattern } from '../identity/workload.ts'
 import { listEntries } from '../storage/audit-events.ts'
 import { readHead } from '../storage/head.ts'
-import { instant, readQuery, wholeNumber } from './query.ts'
+import { instant, readQuery, searchText, wholeNumber } from './query.ts'
 import type { Route } from './route.ts'
 
 // The keys of an object that is exhaustive over the union: none of them is anything else.
@@ -12,9 +12,9 @@ const eventTypes = Object.keys(eventFields) as AuditEventType[]
 const auditQuery = z.strictObject({
   type: z.enum(eventTypes).optional(),
   workload: z.string().regex(workloadNamePattern, 'must be the name of a workload').optional(),
-  tool: z.string().max(64).optional(),
-  grant: z.string().max(64).optional(),
-  task: z.string().max(128).optional(),
+  tool: searchText(64).optional(),
+  grant: searchText(64).optional(),
+  task: searchText(128).optional(),
   since: instant.optional(),
   until: instant.optional(),
   before: wholeNumber(0, Number.MAX_SAFE_INTEGER).optional(),
@@ -27,6 +27,7 @@ export const auditRoutes: readonly Route[] = [
     method: 'GET',
     path: '/v1/audit',
     access: 'admin',
+    takesQuery: true,
     async handle(c) {
       const { since, until, limit = 100, ...filter } = readQuery(c, auditQuery)
       const { read } = c.get('broker').database

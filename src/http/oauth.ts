@@ -25,14 +25,15 @@ async function answerToken(c: RouteContext): Promise<Response> {
   if (form.grant_type !== 'client_credentials') throw refuse('unsupported_grant_type', 'Only grant_type=client_credentials is supported.')
   const credentials = readClient(c, form)
   const { scope, resource } = form
-  const authorizationDetails = form.authorization_details === undefined ? undefined : parseDetails(form.authorization_details)
+  const details = form.authorization_details
   const token = await issueToken(
     c.get('broker'),
     credentials,
     {
       ...(scope !== undefined && { scope }),
       ...(resource !== undefined && { resource }),
-      ...(authorizationDetails !== undefined && { authorizationDetails }),
+      // What is no strict JSON counts as `null`, so that it is refused, on record, like any other that has the wrong form.
+      ...(details !== undefined && { authorizationDetails: parseStrictJson(new TextEncoder().encode(details)) ?? null }),
     },
     c.get('requestId'),
   )
@@ -73,6 +74,9 @@ async function answerRevocation(c: RouteContext): Promise<Response> {
   const token = readToken(form)
   const broker = c.get('broker')
   if (form.client_assertion === undefined && bearerOf(c) !== undefined) {
+    if (form.client_id !== undefined || form.client_assertion_type !== undefined) {
+      throw refuse('invalid_request', 'An admin authenticates by the Authorization header alone: leave the client parameters out.')
+    }
     const { id } = await authenticateAdmin(c)
     await revokeToken(broker, { actor: { kind: 'operator', id }, requestId: c.get('requestId') }, token)
   } else {
@@ -108,12 +112,6 @@ function readToken(form: Form): string {
   return form.token
 }
 
-function parseDetails(text: string): unknown {
-  const details = parseStrictJson(new TextEncoder().encode(text))
-  if (details !== undefined) return details
-  throw refuse('invalid_authorization_details', 'authorization_details is not JSON with each member named once.')
-}
-
-function refuse(code: 'invalid_request' | 'unsupported_grant_type' | 'invalid_authorization_details', publicMessage: string): BrokerError {
+function refuse(code: 'invalid_request' | 'unsupported_grant_type', publicMessage: string): BrokerError {
   return new BrokerError({ code, publicMessage })
 }

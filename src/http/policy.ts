@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { applyPolicy } from '../broker/apply-policy.ts'
+import { isRecord, type JsonRecord } from '../identity/strict-json.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { readPolicyInForce } from '../storage/policy-sets.ts'
@@ -9,8 +10,14 @@ import { parseInput } from './query.ts'
 import type { Route } from './route.ts'
 
 const policyBody = z.strictObject({
-  files: z.record(z.string().max(255), z.string()),
-  expected: z.string().nullable().optional(),
+  // A record would leave out a file that is called __proto__ and apply the rest.
+  files: z.custom<JsonRecord>(isRecord, 'must be an object of texts by file name').transform((files, context) => {
+    const texts = Object.entries(files).flatMap(([path, text]) => (typeof text === 'string' ? [[path, text] as const] : []))
+    if (texts.length === Object.keys(files).length) return new Map(texts)
+    context.addIssue({ code: 'custom', message: 'must be an object of texts by file name' })
+    return z.NEVER
+  }),
+  expected: z.string().regex(/^[0-9a-f]{64}$/, 'must be the hash of a policy set, or null for none').nullable().optional(),
 })
 
 export const policyRoutes: readonly Route[] = [
@@ -45,7 +52,7 @@ export const policyRoutes: readonly Route[] = [
       const applied = await applyPolicy(
         c.get('broker'),
         operatorCaller(c),
-        new Map(Object.entries(files)),
+        files,
         expected === undefined ? undefined : { expected: expected ?? undefined },
       )
       if (applied.changed) c.header('stint-audit-index', String(applied.auditIndex))

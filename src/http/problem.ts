@@ -1,6 +1,7 @@
 import type { Context } from 'hono'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import { BrokerError, type ErrorCode } from '../kernel/errors.ts'
+import type { Database } from '../storage/engine.ts'
 
 /** The only place that knows status codes: RFC 6749 §5.2 for OAuth's codes, RFC 9110 §15 for the others. */
 const statuses: Record<ErrorCode, ContentfulStatusCode> = {
@@ -41,9 +42,15 @@ const titles: Partial<Record<ErrorCode, string>> = {
 /** How long a client does well to wait after a 503. */
 const retryAfterSeconds = 2
 
-/** The error as what it is: anything that was not thrown on purpose says nothing but that it happened. */
-export function toBrokerError(error: unknown): BrokerError {
+/**
+ * The error as what it is: anything that was not thrown on purpose says nothing but that it happened, or, where the
+ * database itself is out of order, that it is worth another try.
+ */
+export function toBrokerError(error: unknown, { isTransactionError }: Pick<Database, 'isTransactionError'>): BrokerError {
   if (error instanceof BrokerError) return error
+  if (isTransactionError(error)) {
+    return new BrokerError({ code: 'unavailable', publicMessage: 'The database does not answer: try again shortly.', cause: error })
+  }
   return new BrokerError({ code: 'internal', publicMessage: 'An unexpected error; the operator finds it under the request id.', cause: error })
 }
 

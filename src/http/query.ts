@@ -21,6 +21,17 @@ export const instant = z.string().transform((text, context) => {
   return z.NEVER
 })
 
+/** Text to look something up by: no control characters, of which PostgreSQL takes not all, and which no name has. */
+export function searchText(max: number) {
+  return z.string().min(1).max(max).regex(/^[^\p{Cc}]*$/u, 'must not hold control characters')
+}
+
+/** Refuses a query where none is read: what is sent and ignored may be what the sender relies on (invariant 6). */
+export function refuseQuery(c: Context): void {
+  const [name] = Object.keys(c.req.queries())
+  if (name !== undefined) throw refuse(`This address takes no parameters in the URL, and ${show(name)} was sent.`)
+}
+
 /** Parses the query string. Throws `invalid_input` for what is unknown, sent twice or malformed (invariant 6). */
 export function readQuery<S extends z.ZodObject>(c: Context, schema: S): z.output<S> {
   const given = c.req.queries()

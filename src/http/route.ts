@@ -14,6 +14,8 @@ export interface Route {
   readonly access: Access
   /** Larger than the ordinary limit only where the route needs it. */
   readonly bodyBytesMax?: number
+  /** The handler reads the query; elsewhere on admin routes a query is refused (invariant 6). */
+  readonly takesQuery?: true
   handle(c: RouteContext): Promise<Response>
 }
 

@@ -7,13 +7,13 @@ import { BrokerError } from '../kernel/errors.ts'
 import { findWorkload, listWorkloads } from '../storage/workloads.ts'
 import { readJson } from './body.ts'
 import { operatorCaller } from './guards.ts'
-import { parseInput, readQuery, wholeNumber } from './query.ts'
+import { parseInput, readQuery, searchText, wholeNumber } from './query.ts'
 import type { Route, RouteContext } from './route.ts'
 
 const listQuery = z.strictObject({
   status: z.enum(workloadStatuses).optional(),
   stage: z.enum(stages).optional(),
-  team: z.string().max(64).optional(),
+  team: searchText(64).optional(),
   limit: wholeNumber(1, 500).optional(),
   after: z.string().regex(workloadNamePattern, 'must be the name of a workload').optional(),
 })
@@ -39,7 +39,7 @@ export const workloadRoutes: readonly Route[] = [
       return answerChange(c, registered, 201)
     },
   },
-  { method: 'GET', path: '/v1/workloads', access: 'admin', handle: answerList },
+  { method: 'GET', path: '/v1/workloads', access: 'admin', takesQuery: true, handle: answerList },
   {
     method: 'GET',
     path: '/v1/workloads/:name',

@@ -34,6 +34,6 @@ export function findTargetProblem(rule: TargetRule | undefined, target: string |
   if (target === undefined) return rule.required ? `needs a target: name the ${rule.name}` : undefined
   if (target.length > targetLengthMax) return `takes targets of at most ${targetLengthMax} characters`
   if (/\p{Cc}/u.test(target) || !target.isWellFormed()) return 'takes no control characters in a target'
-  return rule.expression.test(target) ? undefined : `takes a ${rule.name} that matches ${rule.pattern} as its target`
+  return rule.expression.test(target) ? undefined : `takes a target (${rule.name}) that matches ${rule.pattern}`
 }
 

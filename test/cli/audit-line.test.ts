@@ -59,7 +59,9 @@ describe('formatEntries', () => {
     expect(text).toContain('7      2026-11-21T10:00:00Z  grant.denied  bot       allow: tickets:read')
   })
 
-  it('cuts lines to the terminal', () => {
+  it('cuts lines to the terminal, and the time to what is needed there', () => {
+    expect(formatEntries([entry], 100)).toContain(' 2026-11-21T10:00:00Z ')
+    expect(formatEntries([entry], 99)).toContain(' 11-21 10:00:00 ')
     for (const line of formatEntries([entry], 60).split('\n')) expect([...line].length).toBeLessThanOrEqual(60)
   })
 })

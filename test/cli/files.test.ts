@@ -1,49 +1,7 @@
-import { execFileSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { readPrivateFile } from '../../src/cli/private-file.ts'
 import { createFolder, runRecorded } from './recorder.ts'
-
-describe('readPrivateFile', () => {
-  it.each([0o600, 0o400, 0o700])('reads a file of mode %o', (mode) => {
-    const path = join(createFolder(), 'secret')
-    writeFileSync(path, 'ä secret', { mode: 0o600 })
-    chmodSync(path, mode)
-    expect(readPrivateFile(path, 'the file')).toBe('ä secret')
-  })
-
-  it.each([0o640, 0o604, 0o620, 0o602, 0o601, 0o610, 0o666])('refuses a file of mode %o, also behind a link', (mode) => {
-    const folder = createFolder()
-    const path = join(folder, 'secret')
-    writeFileSync(path, 'hunter2', { mode: 0o600 })
-    chmodSync(path, mode)
-    symlinkSync(path, join(folder, 'link'))
-    for (const name of [path, join(folder, 'link')]) {
-      expect(() => readPrivateFile(name, 'the file')).toThrow(`run chmod 600 ${name}`)
-    }
-  })
-
-  it('refuses what is no regular file, without waiting for it', () => {
-    const folder = createFolder()
-    execFileSync('mkfifo', ['-m', '600', join(folder, 'pipe')])
-    for (const name of [folder, join(folder, 'pipe'), '/dev/zero']) {
-      expect(() => readPrivateFile(name, 'the file')).toThrow('not a regular file')
-    }
-  })
-
-  it('reads no more than it should', () => {
-    const path = join(createFolder(), 'secret')
-    writeFileSync(path, 'x'.repeat(64 * 1024 + 1), { mode: 0o600 })
-    expect(() => readPrivateFile(path, 'the file')).toThrow('too large')
-    // Its size is said to be 0.
-    expect(readPrivateFile('/proc/self/environ', 'the file')?.length).toBeGreaterThan(0)
-  })
-
-  it('says nothing of a file that is not there', () => {
-    expect(readPrivateFile(join(createFolder(), 'none'), 'the file')).toBeUndefined()
-  })
-})
 
 describe('the operator credential', () => {
   it('is read from a private file, before the environment', async () => {
@@ -56,7 +14,7 @@ describe('the operator credential', () => {
     chmodSync(path, 0o644)
     expect((await runRecorded(['workload', 'list', '--operator-token-file', path], { env })).err).toContain(`chmod 600 ${path}`)
     const missing = await runRecorded(['workload', 'list', '--operator-token-file', `${path}.none`], { env })
-    expect(missing.err).toContain('there is no credential file')
+    expect(missing.err).toContain(`there is no file ${path}.none`)
   })
 })
 

@@ -79,8 +79,8 @@ describe('refusePrivateKeys', () => {
     expect(() => refusePrivateKeys(jwks)).toThrow(/private key.*nothing was sent/)
   })
 
-  const harmless = [[{ keys: [without(p256, 'd')] }], [without(p256, 'd')], [{ keys: 'd' }], [undefined], ['d']]
-  it.each(harmless)('lets %j pass', (jwks) => {
+  const harmless: readonly unknown[] = [{ keys: [without(p256, 'd')] }, without(p256, 'd'), { keys: 'd' }, undefined, 'd']
+  it.each(harmless.map((jwks) => ({ jwks })))('lets $jwks pass', ({ jwks }) => {
     expect(() => refusePrivateKeys(jwks)).not.toThrow()
   })
 })

@@ -80,6 +80,18 @@ describe('the clients against a broker', () => {
     await expect(admin.getWorkload('nobody')).rejects.toMatchObject({ code: 'not_found', status: 404 })
   })
 
+  it('a name cannot lead to another address', async () => {
+    const { admin } = await startRealBroker()
+    for (const name of ['', '.', '..']) {
+      await expect(admin.getWorkload(name)).rejects.toMatchObject({ code: 'invalid_option' })
+      await expect(admin.removeWorkloadKey('bot', name)).rejects.toMatchObject({ code: 'invalid_option' })
+    }
+    for (const name of ['../policy', 'a/suspend', 'a?limit=1', 'a#b', '%2e%2e']) {
+      await expect(admin.getWorkload(name)).rejects.toMatchObject({ code: 'not_found' })
+      await expect(admin.suspendWorkload(name)).rejects.toMatchObject({ code: 'not_found' })
+    }
+  })
+
   it('lists page by page', async () => {
     const { admin } = await startRealBroker()
     for (const name of ['a', 'b', 'c']) {

@@ -79,7 +79,7 @@ describe('names and values that no request will ever have: a forbid on one would
   const all = 'principal, action, resource'
   test.each<[string, string, string, string]>([
     ['tool in scope', forbid('principal, action, resource in Tool::"ticket"'), 'Tool::"ticket"', 'no tool is named "ticket" (did you mean tickets?)'],
-    ['tool in a condition', forbid(all, 'when { resource in Tool::"dosc" }'), 'Tool::"dosc"', 'no tool is named "dosc" (did you mean docs?)'],
+    ['tool in a condition', forbid(all, 'when { resource in Tool::"docz" }'), 'Tool::"docz"', 'no tool is named "docz" (did you mean docs?)'],
     ['tool in a list', forbid(all, 'when { resource in [Tool::"docs", Tool::"paymets"] }'), 'Tool::"paymets"', 'no tool is named "paymets" (did you mean payments?)'],
     ['action in scope', forbid('principal, action == Action::"tickets:raed", resource'), 'Action::"tickets:raed"', 'no action is named "tickets:raed" (did you mean tickets:read?)'],
     ['action in a condition', forbid(all, 'when { action == Action::"tickets:raed" }'), 'Action::"tickets:raed"', 'no action is named "tickets:raed" (did you mean tickets:read?)'],
@@ -87,9 +87,9 @@ describe('names and values that no request will ever have: a forbid on one would
     ['sensitivity group', forbid('principal, action in Action::"sensitivity:hihg", resource'), 'Action::"sensitivity:hihg"', 'no action is named "sensitivity:hihg" (did you mean sensitivity:high?)'],
     ['group with == in scope', forbid('principal, action == Action::"tickets:*", resource'), 'Action::"tickets:*"', '"tickets:*" is a group of actions: match it with "in", for no action equals it'],
     ['group with == in a condition', forbid(all, 'when { action == Action::"tickets:*" || context.depth > 1 }'), 'Action::"tickets:*"', '"tickets:*" is a group of actions: match it with "in", for no action equals it'],
-    ['target of no tool', forbid('principal, action, resource == Target::"dosc/wiki"'), 'Target::"dosc/wiki"', 'target "dosc/wiki" is of a tool that does not exist (did you mean docs/wiki?)'],
+    ['target of no tool', forbid('principal, action, resource == Target::"docz/wiki"'), 'Target::"docz/wiki"', 'target "docz/wiki" is of a tool that does not exist (did you mean docs/wiki?)'],
     ['target without a tool', forbid('principal, action, resource == Target::"wiki"'), 'Target::"wiki"', 'target "wiki" must be written as "tool/target"'],
-    ['target that the pattern excludes', forbid('principal, action, resource == Target::"docs/Wiki"'), 'Target::"docs/Wiki"', 'target "docs/Wiki" can never be requested: docs takes a space that matches [a-z-]+ as its target'],
+    ['target that the pattern excludes', forbid('principal, action, resource == Target::"docs/Wiki"'), 'Target::"docs/Wiki"', 'target "docs/Wiki" can never be requested: docs takes a target (space) that matches [a-z-]+'],
     ['target of a tool without targets', forbid('principal, action, resource == Target::"tickets/7"'), 'Target::"tickets/7"', 'target "tickets/7" can never be requested: tickets has no targets: leave the target out'],
     ['== on a tool whose targets are required', forbid('principal, action, resource == Tool::"payments"'), 'Tool::"payments"', 'requests for payments always name a target: match its targets with "in"'],
     ['the same in a condition', forbid(all, 'when { resource == Tool::"payments" || context.depth > 1 }'), 'Tool::"payments"', 'requests for payments always name a target: match its targets with "in"'],

@@ -73,13 +73,15 @@ describe.skipIf(server.missing !== undefined)(`The PostgreSQL role${where}`, () 
     expect(await refusalOf((await createTestDatabase('postgres')).ownerLocation)).toContain('the role postgres can change the audit log')
   })
 
-  test.for(Object.entries(unfit))('that %s is refused', async ([, makeUnfit]) => {
+  test('that could change what is recorded is refused, whatever way it has', async () => {
     const files = await createTestDatabase('postgres')
     const owner = await connect(files.ownerLocation)
-    const { role, url, database } = await createRole(files, owner)
-    expect(await refusalOf(url)).toBeUndefined()
-    await owner.query(makeUnfit(role, database))
-    expect(await refusalOf(url)).toContain(`the role ${role} can change the audit log`)
+    for (const [name, makeUnfit] of Object.entries(unfit)) {
+      const { role, url, database } = await createRole(files, owner)
+      expect(await refusalOf(url), name).toBeUndefined()
+      await owner.query(makeUnfit(role, database))
+      expect(await refusalOf(url), name).toContain(`the role ${role} can change the audit log`)
+    }
   })
 
   test('whose commits are not durable is refused (invariant 1)', async () => {
