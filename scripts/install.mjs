@@ -29,12 +29,19 @@ export function installWhatIsMissing() {
 
 /** Runs a program of the project in its Node; passes signals on and resolves with its exit code. */
 export function runInNode(args) {
+  // A terminal sends Ctrl-C and its end to both; sent on as well, the second one would cut short what the first one ends.
+  const onTerminal = process.stdin.isTTY || process.stdout.isTTY || process.stderr.isTTY
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+    process.on(signal, () => {
+      if (signal === 'SIGTERM' || !onTerminal) child.kill(signal)
+    })
+  }
   const child = spawn(node, args, { cwd: root, stdio: 'inherit' })
-  const pass = (signal) => child.kill(signal)
-  // A terminal sends Ctrl-C to both; the child decides when it is done.
-  process.on('SIGINT', () => {})
-  process.on('SIGTERM', () => pass('SIGTERM'))
   return new Promise((resolve) => {
+    child.on('error', (error) => {
+      console.error(`${node} cannot be run (${error.code}): remove node_modules and run the same command again.`)
+      resolve(1)
+    })
     child.on('exit', (code, signal) => resolve(code ?? (signal === null ? 1 : 130)))
   })
 }

@@ -31,7 +31,7 @@ export async function applyPolicy(
     const [first] = problems
     const firstProblem = first === undefined ? 'no problem was named' : formatProblem(first)
     await broker.ledger.append({
-      events: [{ type: 'policy.rejected', ...causedBy(caller), problems: problems.length, first_problem: firstProblem.slice(0, 1000) }],
+      events: [{ type: 'policy.rejected', ...causedBy(caller), problems: problems.length, first_problem: firstProblem.slice(0, 1000).toWellFormed() }],
     })
     throw new BrokerError({
       code: 'policy_invalid',

@@ -1,14 +1,16 @@
+import { sql } from 'kysely'
 import { createFirstOperator } from '../broker/operators.ts'
 import { openLog } from '../broker/open-log.ts'
 import { systemClock } from '../kernel/clock.ts'
 import { systemRandom } from '../kernel/ids.ts'
+import { readSecretSource } from '../kernel/secret-source.ts'
 import { openConfiguredDatabase } from '../main.ts'
+import type { Database } from '../storage/engine.ts'
 import { readHead } from '../storage/head.ts'
 import { createLedger } from '../storage/ledger.ts'
 import { grantPrivileges, migrate } from '../storage/migrate.ts'
-import { parseOptions, UsageError, type Command } from './command.ts'
+import { CommandError, parseOptions, UsageError, type Command, type Io } from './command.ts'
 import { createStderrLog, readConfig } from './serve.ts'
-import { readSecretSource } from '../kernel/secret-source.ts'
 
 export const migrateCommand: Command = {
   name: 'migrate',
@@ -35,14 +37,15 @@ Examples:
     }
     const config = readConfig(file)
     const log = createStderrLog(io, config.log.level)
+    const role = 'postgres' in config.database ? readRole(config.database.postgres.url.from, io) : undefined
     const database = openConfiguredDatabase(config, io.env, log, 'owner')
     try {
+      if (role !== undefined) await refuseOwner(database, role)
       const ran = await migrate(database.maintenance, database.engine)
       io.err(ran.length === 0 ? 'The schema is that of this version already.\n' : `Ran ${ran.join(', ')}.\n`)
-      if ('postgres' in config.database) {
-        const url = new URL(readSecretSource(config.database.postgres.url.from, 'the database URL', io.env).reveal())
-        await grantPrivileges(database.maintenance, decodeURIComponent(url.username))
-        io.err(`The role ${url.username} has the rights to serve.\n`)
+      if (role !== undefined) {
+        await grantPrivileges(database.maintenance, role)
+        io.err(`The role ${role} has the rights to serve.\n`)
       }
       if (admin !== undefined) {
         const ledger = createLedger({ database, clock: systemClock, random: systemRandom, log })
@@ -59,4 +62,21 @@ Examples:
     }
     return 0
   },
+}
+
+/** The role that serves, out of its connection URL. */
+function readRole(source: string, io: Io): string {
+  const url = readSecretSource(source, 'the database URL', io.env).reveal()
+  const role = URL.canParse(url) ? decodeURIComponent(new URL(url).username) : ''
+  if (role !== '') return role
+  throw new CommandError('database.postgres.url must be of the form postgres://user:password@host/database, with the role that serves as its user')
+}
+
+/** The owner would take its own rights away, and could not serve either. */
+async function refuseOwner({ maintenance }: Database, role: string): Promise<void> {
+  const { rows } = await sql<{ user: string }>`select current_user as user`.execute(maintenance)
+  if (rows[0]?.user !== role) return
+  throw new CommandError(
+    `${role} would own the tables and serve: make a role of its own for database.postgres.url, and name the owner in database.postgres.migrate_url`,
+  )
 }

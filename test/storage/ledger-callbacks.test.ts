@@ -114,7 +114,7 @@ describeEngines('A ledger callback', (engine) => {
 
   test('that does not come back is given up, the others are recorded', async () => {
     const { database, writes } = countWrites(await (await createTestDatabase(engine)).open())
-    const { ledger } = openLedger(database, { callbackMsMax: 80 })
+    const { ledger } = openLedger(database, { callbackMsMax: 200 })
     let afterwards: unknown
     let returned: Promise<unknown> | undefined
     const outcomes = await Promise.allSettled([
@@ -123,7 +123,7 @@ describeEngines('A ledger callback', (engine) => {
       ledger.transact({ apply: async (tx) => addOperator(tx, 'op_good').then(() => done) }),
       ledger.transact({
         apply: (tx) => {
-          const work = sleep(250).then(() => addOperator(tx, 'op_late'))
+          const work = sleep(450).then(() => addOperator(tx, 'op_late'))
           returned = work.catch((error: unknown) => void (afterwards = error))
           return work.then(() => done)
         },
@@ -175,7 +175,7 @@ describeEngines('A ledger callback', (engine) => {
 
   test('that waits for the outer handle is given up, and only it', async () => {
     const database = await (await createTestDatabase(engine)).open()
-    const { ledger } = openLedger(database, { callbackMsMax: 80 })
+    const { ledger } = openLedger(database, { callbackMsMax: 200 })
     const outcomes = await Promise.allSettled([
       ledger.transact({ apply: async () => (await database.write(async () => undefined), done) }),
       ledger.append({ events: [note()] }),

@@ -152,6 +152,17 @@ describe.skipIf(server.missing !== undefined)(`When PostgreSQL fails${where}`, (
     expect(await checkLog(direct.read)).toHaveLength(6)
   })
 
+  test('a transaction that the server rolled back is not taken for committed', async () => {
+    const database = await (await createTestDatabase('postgres')).open()
+    const row = { id: 'm', expires_at: '2026-01-15T12:00:00.000Z' }
+    const swallowed = database.write(async ({ db }) => {
+      await db.insertInto('replay_mark').values(row).execute()
+      await db.insertInto('replay_mark').values(row).execute().catch(() => undefined)
+    })
+    await expect(swallowed).rejects.toThrow('rolled the transaction back')
+    await database.write(async ({ db }) => void (await db.insertInto('replay_mark').values(row).execute()))
+  })
+
   test('a server that cannot be reached fails at once, and is used again when it is back', async () => {
     const { database, direct, proxy } = await openThroughProxy()
     const { ledger } = openLedger(database)
@@ -189,7 +200,7 @@ describe.skipIf(server.missing !== undefined)(`When PostgreSQL fails${where}`, (
     const { files, direct } = await openThroughProxy()
     const url = new URL(files.location)
     // Shorter than in production.
-    url.searchParams.set('options', '-c lock_timeout=300ms')
+    url.searchParams.set('options', '-c lock_timeout=800ms')
     const database = openPostgres({ url: url.href })
     onTestFinished(() => database.close())
     const { ledger } = openLedger(database)

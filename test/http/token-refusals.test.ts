@@ -1,0 +1,280 @@
+import { describe, expect, test } from 'vitest'
+import { assertionType, getToken, issuer, startBroker, type SendOptions, type TestAgent } from '../broker.ts'
+import { askToken, countGrants, details, post } from './oauth-requests.ts'
+
+const good = { actions: ['tickets:read'] }
+const payment = { actions: ['payments:read'], target: 'acct-1' }
+const scopeForm = /one space between/
+const noAction = /there is no action/i
+const wrongTarget = /takes a account that matches acct-\[0-9\]\+/
+const wrongTtl = /ttl_seconds is a whole number of seconds, at least 1/
+const oneObject = /array of exactly one object/
+const wrongTask = /task is a name of 1 to 128/
+
+/** What a proven workload asks for, and why it is refused: parameters, error code, description. */
+const requests: Record<string, [Record<string, string>, string, RegExp]> = {
+  'neither scope nor details': [{}, 'invalid_request', /either in scope or in authorization_details/],
+  'both': [{ scope: 'tickets:read', authorization_details: details(good) }, 'invalid_request', /in exactly one of them/],
+
+  'scope in other case': [{ scope: 'Tickets:Read' }, 'invalid_scope', /no action Tickets:Read;.*exactly that case/],
+  'scope of another verb': [{ scope: 'tickets:write' }, 'invalid_scope', noAction],
+  'wildcard': [{ scope: 'tickets:*' }, 'invalid_scope', noAction],
+  'everything': [{ scope: '*' }, 'invalid_scope', noAction],
+  'a group by sensitivity': [{ scope: 'sensitivity:high' }, 'invalid_scope', noAction],
+  'a tool alone': [{ scope: 'tickets' }, 'invalid_scope', noAction],
+  'a tool and a colon': [{ scope: 'tickets:' }, 'invalid_scope', noAction],
+  'a colon and a verb': [{ scope: ':read' }, 'invalid_scope', noAction],
+  'a prototype\'s member': [{ scope: '__proto__:constructor' }, 'invalid_scope', noAction],
+  'trailing space': [{ scope: 'tickets:read ' }, 'invalid_scope', scopeForm],
+  'leading space': [{ scope: ' tickets:read' }, 'invalid_scope', scopeForm],
+  'double space': [{ scope: 'tickets:read  tickets:comment' }, 'invalid_scope', scopeForm],
+  'only a space': [{ scope: ' ' }, 'invalid_scope', scopeForm],
+  'tab': [{ scope: 'tickets:read\ttickets:comment' }, 'invalid_scope', noAction],
+  'newline': [{ scope: 'tickets:read\n' }, 'invalid_scope', noAction],
+  'comma': [{ scope: 'tickets:read,tickets:comment' }, 'invalid_scope', noAction],
+  'NUL': [{ scope: 'tickets:read\0' }, 'invalid_scope', noAction],
+  'a letter that looks alike': [{ scope: 'tіckets:read' }, 'invalid_scope', noAction],
+  'quotes and control characters come back tamed': [{ scope: '"\\\r\nset-cookie:x' }, 'invalid_scope', /no action \?\?\?\?set-cookie:x;/],
+  'two tools': [{ scope: 'tickets:read payments:read' }, 'invalid_scope', /one tool, but this one names tickets and payments/],
+  'an action twice': [{ scope: 'tickets:read tickets:read' }, 'invalid_scope', /tickets:read is named twice/],
+  '33 actions': [{ scope: Array.from({ length: 33 }, (_, i) => `tickets:a${i}`).join(' ') }, 'invalid_scope', /at most 32 actions/i],
+  'a scope that needs a target': [{ scope: 'payments:read' }, 'invalid_request', /needs a target.*authorization_details/],
+
+  'a relative resource': [{ scope: 'tickets:read', resource: '/tickets' }, 'invalid_target', /not the audience of any tool/],
+  'an unknown resource': [{ scope: 'tickets:read', resource: 'https://elsewhere.test' }, 'invalid_target', /not the audience of any tool/],
+  'a resource with a slash more': [{ scope: 'tickets:read', resource: 'https://tickets.test/' }, 'invalid_target', /not the audience/],
+  'a resource in other case': [{ scope: 'tickets:read', resource: 'https://TICKETS.test' }, 'invalid_target', /not the audience/],
+  'a resource with a fragment': [{ scope: 'tickets:read', resource: 'https://tickets.test#x' }, 'invalid_target', /not the audience/],
+  'another tool\'s resource': [{ scope: 'tickets:read', resource: 'https://payments.test' }, 'invalid_target', /audience of payments, but the actions are of tickets/],
+
+  ...ofDetails({
+    'no JSON': ['[{', oneObject],
+    'JSON with something after it': [`${details(good)}x`, oneObject],
+    'a byte order mark': [`\ufeff${details(good)}`, oneObject],
+    'a member twice': ['[{"type":"stint","actions":["tickets:read"],"actions":["tickets:purge"]}]', /no member named twice/],
+    'a member twice, once in escapes': ['[{"type":"stint","actions":["tickets:read"],"acti\\u006fns":["tickets:purge"]}]', /no member named twice/],
+    'a lone surrogate': ['[{"type":"stint","actions":["tickets:read"],"task":"\\ud800"}]', oneObject],
+    'null': ['null', oneObject],
+    'a number': ['1', oneObject],
+    'text': ['"stint"', oneObject],
+    'an object': [JSON.stringify({ type: 'stint', ...good }), oneObject],
+    'an empty array': ['[]', oneObject],
+    'an array of null': ['[null]', oneObject],
+    'an array of text': ['["stint"]', oneObject],
+    'an array of arrays': [`[${details(good)}]`, oneObject],
+    'two objects': [JSON.stringify([{ type: 'stint', ...good }, { type: 'stint', ...good }]), oneObject],
+    'an unknown member': [details({ ...good, locations: ['https://tickets.test'] }), /unknown member locations; it takes type, actions,/],
+    'a member named __proto__': ['[{"type":"stint","actions":["tickets:read"],"__proto__":{}}]', /unknown member __proto__/],
+    'a member with a name of controls': ['[{"type":"stint","actions":["tickets:read"],"a\\r\\n\\"b":1}]', /unknown member a\?\?\?b;/],
+    'no type': [JSON.stringify([good]), /type .stint./],
+    'another type': [JSON.stringify([{ ...good, type: 'payment' }]), /type .stint./],
+    'a type in other case': [JSON.stringify([{ ...good, type: 'Stint' }]), /type .stint./],
+    'a type in a list': [JSON.stringify([{ ...good, type: ['stint'] }]), /type .stint./],
+    'no actions': [details({}), /actions is a list/],
+    'actions as text': [details({ actions: 'tickets:read' }), /actions is a list/],
+    'actions as an object': [details({ actions: { 0: 'tickets:read', length: 1 } }), /actions is a list/],
+    'an empty list of actions': [details({ actions: [] }), /actions is a list/],
+    'an action that is a number': [details({ actions: ['tickets:read', 1] }), /actions is a list/],
+    'an action that is null': [details({ actions: [null] }), /actions is a list/],
+    'an action that is empty': [details({ actions: [''] }), noAction],
+    'two actions in one text': [details({ actions: ['tickets:read tickets:comment'] }), noAction],
+    'a wildcard': [details({ actions: ['*'] }), noAction],
+    'actions of two tools': [details({ actions: ['tickets:read', 'payments:read'] }), /names tickets and payments/],
+    'an action twice': [details({ actions: ['tickets:read', 'tickets:read'] }), /named twice/],
+    'a target for a tool without': [details({ ...good, target: 'x' }), /tickets has no targets: leave the target out/i],
+    'a target missing': [details({ actions: ['payments:read'] }), /payments needs a target: name the account/i],
+    'a target that is null': [details({ ...payment, target: null }), /target is a non-empty string/],
+    'a target that is a list': [details({ ...payment, target: ['acct-1'] }), /target is a non-empty string/],
+    'a target that is empty': [details({ ...payment, target: '' }), /target is a non-empty string/],
+    'a target of another form': [details({ ...payment, target: 'account-1' }), wrongTarget],
+    'a target with more before': [details({ ...payment, target: 'x acct-1' }), wrongTarget],
+    'a target in quotes': [details({ ...payment, target: '"acct-1"' }), wrongTarget],
+    'a target with digits of another script': [details({ ...payment, target: 'acct-١' }), wrongTarget],
+    'a target and a newline': [details({ ...payment, target: 'acct-1\n' }), /no control characters/],
+    'a target of two lines': [details({ ...payment, target: 'acct-1\nacct-2' }), /no control characters/],
+    'a target of 10 KB': [details({ ...payment, target: `acct-${'1'.repeat(10_240)}` }), /targets of at most 1024 characters/],
+    'a task that is a number': [details({ ...good, task: 7 }), wrongTask],
+    'a task that is null': [details({ ...good, task: null }), wrongTask],
+    'a task that is empty': [details({ ...good, task: '' }), wrongTask],
+    'a task with a newline': [details({ ...good, task: 'a\nb' }), wrongTask],
+    'a task that ends in a newline': [details({ ...good, task: 'a\n' }), wrongTask],
+    'a task with NUL': [details({ ...good, task: 'a\0' }), wrongTask],
+    'a task with a space': [details({ ...good, task: 'a b' }), wrongTask],
+    'a task with a quote': [details({ ...good, task: 'a"b' }), wrongTask],
+    'a task that turns the line round': [details({ ...good, task: 'a\u202eb' }), wrongTask],
+    'a task of 129 characters': [details({ ...good, task: 'a'.repeat(129) }), wrongTask],
+    'a time below zero': [details({ ...good, ttl_seconds: -1 }), wrongTtl],
+    'no time at all': [details({ ...good, ttl_seconds: 0 }), wrongTtl],
+    'half a second': [details({ ...good, ttl_seconds: 0.5 }), wrongTtl],
+    'a time with a fraction': [details({ ...good, ttl_seconds: 60.5 }), wrongTtl],
+    'a time as text': [details({ ...good, ttl_seconds: '600' }), wrongTtl],
+    'a time that is null': [details({ ...good, ttl_seconds: null }), wrongTtl],
+    'a time that is true': [details({ ...good, ttl_seconds: true }), wrongTtl],
+    'a time in a list': [details({ ...good, ttl_seconds: [60] }), wrongTtl],
+    'a time without end': ['[{"type":"stint","actions":["tickets:read"],"ttl_seconds":1e400}]', wrongTtl],
+    'a time that no number holds': [details({ ...good, ttl_seconds: 2 ** 53 }), wrongTtl],
+    'a time beyond the tool\'s': [details({ ...good, ttl_seconds: 3601 }), /ttl_seconds is 3601, but tickets gives at most 3600/i],
+  }),
+}
+
+function ofDetails(cases: Record<string, [string, RegExp]>): typeof requests {
+  return Object.fromEntries(
+    Object.entries(cases).map(([name, [text, description]]) => {
+      return [`details: ${name}`, [{ authorization_details: text }, 'invalid_authorization_details', description]]
+    }),
+  )
+}
+
+describe('A request that cannot be honoured', () => {
+  test('is refused with the reason, on record, and its assertion is spent', async () => {
+    const broker = await startBroker('sqlite')
+    const agent = await broker.register('triage-bot')
+    const before = (await broker.events()).length
+    const outcomes = await Promise.all(
+      Object.entries(requests).map(async ([name, [parameters, code, description]]) => {
+        const form = agent.form({ grant_type: 'client_credentials', ...parameters })
+        const answer = await post(broker, 'token', { form })
+        expect(answer, name).toMatchObject({ status: 400, body: { error: code, error_description: expect.stringMatching(description) } })
+        const again = { ...agent.form({ grant_type: 'client_credentials', scope: 'tickets:read' }), client_assertion: form['client_assertion'] ?? '' }
+        expect(await post(broker, 'token', { form: again }), name).toMatchObject({ status: 401, body: { error: 'invalid_client' } })
+        return { name, code, description, answer }
+      }),
+    )
+    const events = (await broker.events()).slice(before)
+    for (const { name, code, description, answer } of outcomes) {
+      expect(events.filter((event) => event.request_id === answer.requestId), name).toMatchObject([
+        { type: 'grant.refused', workload: 'triage-bot', proof_kid: agent.kid, code, detail: expect.stringMatching(description) },
+      ])
+      // Each says what is wrong, short enough to be read.
+      expect(answer.body['error_description'], name).toMatch(/^[A-Z].{10,300}\.$/)
+    }
+    expect(events).toHaveLength(outcomes.length)
+    expect(await countGrants(broker)).toBe(0)
+  })
+})
+
+type Malformed = [(agent: TestAgent, form: Record<string, string>) => SendOptions & { query?: string }, string, RegExp]
+
+const encode = (form: Record<string, string>) => new URLSearchParams(form).toString()
+const raw = (suffix: string) => (_: TestAgent, form: Record<string, string>) => ({ form: encode(form) + suffix })
+const wrong = 'invalid_request'
+
+/** Requests of the wrong form: refused before anybody looks at who sent them. */
+const forms: Record<string, Malformed> = {
+  'credentials in the query': [(_, form) => ({ query: `?${encode(form)}`, form: '' }), wrong, /belong in the body, not in the URL/],
+  'a parameter in the query': [(_, form) => ({ query: '?scope=tickets:read', form }), wrong, /belong in the body/],
+  'an empty query': [(_, form) => ({ query: '?', form }), wrong, /belong in the body/],
+  'scope twice': [raw('&scope=tickets%3Aread'), wrong, /scope was sent twice/],
+  'client_assertion twice': [(agent, form) => ({ form: `${encode(form)}&client_assertion=${agent.assert()}` }), wrong, /client_assertion was sent twice/],
+  'grant_type twice': [raw('&grant_type=client_credentials'), wrong, /grant_type was sent twice/],
+  'resource twice': [raw('&resource=https%3A%2F%2Ftickets.test&resource=https%3A%2F%2Ftickets.test'), wrong, /resource was sent twice/],
+  'an unknown parameter': [raw('&audience=x'), wrong, /parameter audience is not taken here/],
+  'a parameter in other case': [raw('&Scope=x'), wrong, /parameter Scope is not taken/],
+  'a parameter of PHP\'s': [raw('&scope%5B%5D=x'), wrong, /is not taken/],
+  'a member of the prototype': [raw('&__proto__=x'), wrong, /__proto__ is not taken/],
+  'a username': [raw('&username=x'), wrong, /username is not taken/],
+  'a client_secret beside the assertion': [raw('&client_secret=x'), wrong, /client_secret is not taken here; authenticate by private_key_jwt/],
+  'an empty parameter': [raw('&resource='), wrong, /resource is empty: give it a value or leave it out/],
+  'an empty scope': [(_, form) => ({ form: encode({ ...form, scope: '' }) }), wrong, /scope is empty/],
+  'a name without a value': [raw('&resource'), wrong, /name=value/],
+  'an ampersand too many': [raw('&'), wrong, /name=value/],
+  'bad percent-encoding': [raw('&resource=%zz'), wrong, /form-encoded UTF-8/],
+  'half a percent-encoding': [raw('&resource=%4'), wrong, /form-encoded UTF-8/],
+  'percent-encoded bytes that are no UTF-8': [raw('&resource=%ff%fe'), wrong, /form-encoded UTF-8/],
+  'a percent-encoded surrogate': [raw('&resource=%ed%a0%80'), wrong, /form-encoded UTF-8/],
+  'an overlong slash': [raw('&resource=%c0%af'), wrong, /form-encoded UTF-8/],
+  'JSON': [(_, form) => ({ json: form }), wrong, /application\/x-www-form-urlencoded/],
+  'a multipart type': [(_, form) => ({ form, headers: { 'content-type': 'multipart/form-data; boundary=x' } }), wrong, /x-www-form-urlencoded/],
+  'no content type': [(_, form) => ({ form, headers: { 'content-type': '' } }), wrong, /x-www-form-urlencoded/],
+  'another charset': [(_, form) => ({ form, headers: { 'content-type': 'application/x-www-form-urlencoded; charset=utf-16' } }), wrong, /x-www-form/],
+  'no grant_type': [(_, { grant_type: _left, ...form }) => ({ form }), wrong, /grant_type is missing: send grant_type=client_credentials/],
+  'a password grant': [(_, form) => ({ form: { ...form, grant_type: 'password' } }), 'unsupported_grant_type', /Only grant_type=client_credentials/],
+  'a grant in other case': [(_, form) => ({ form: { ...form, grant_type: 'Client_Credentials' } }), 'unsupported_grant_type', /Only/],
+  'a JWT bearer grant': [
+    (_, form) => ({ form: { ...form, grant_type: 'urn:ietf:params:oauth:grant-type:jwt-bearer' } }),
+    'unsupported_grant_type',
+    /Only/,
+  ],
+  'no assertion type': [(_, { client_assertion_type: _left, ...form }) => ({ form }), wrong, /client_assertion_type must be urn:/],
+  'a SAML assertion': [
+    (_, form) => ({ form: { ...form, client_assertion_type: 'urn:ietf:params:oauth:client-assertion-type:saml2-bearer' } }),
+    wrong,
+    /must be urn:ietf:params:oauth:client-assertion-type:jwt-bearer/,
+  ],
+  'an assertion type without an assertion': [
+    () => ({ form: { grant_type: 'client_credentials', client_assertion_type: assertionType } }),
+    wrong,
+    /client_assertion is missing/,
+  ],
+  'Basic beside the assertion': [(_, form) => ({ form, headers: { authorization: 'Basic eDp5' } }), wrong, /authenticates twice/],
+  'Bearer beside the assertion': [(_, form) => ({ form, headers: { authorization: 'Bearer x' } }), wrong, /authenticates twice/],
+  'an empty Authorization beside the assertion': [(_, form) => ({ form, headers: { authorization: '' } }), wrong, /authenticates twice/],
+}
+
+describe('A request of the wrong form', () => {
+  test('is refused with the reason, changes nothing, and leaves its assertion as it was', async () => {
+    const broker = await startBroker('sqlite')
+    const agent = await broker.register('triage-bot')
+    const before = (await broker.events()).length
+    let sent = 0
+    for (const [name, [make, error, description]] of Object.entries(forms)) {
+      const form = agent.form({ grant_type: 'client_credentials', scope: 'tickets:read' })
+      const { query = '', ...options } = make(agent, form)
+      const response = await broker.send('POST', `/oauth2/token${query}`, options)
+      expect(response.headers.get('cache-control'), name).toBe('no-store')
+      const body: unknown = await response.json()
+      expect({ status: response.status, body }, name).toEqual({
+        status: 400,
+        body: { error, error_description: expect.stringMatching(description) },
+      })
+      expect(await broker.events(), name).toHaveLength(before + sent)
+      expect((await post(broker, 'token', { form })).status, name).toBe(200)
+      sent++
+    }
+    broker.clock.advance(60_000)
+    await broker.broker.refusals.flush()
+    expect((await broker.events()).filter(({ type }) => type !== 'grant.issued')).toHaveLength(before)
+  })
+
+  test('that is no UTF-8 is refused', async () => {
+    const broker = await startBroker('sqlite')
+    const agent = await broker.register('triage-bot')
+    const form = encode(agent.form({ grant_type: 'client_credentials', scope: 'tickets:read' }))
+    const response = await broker.app.request('/oauth2/token', {
+      method: 'POST',
+      headers: { 'content-type': 'application/x-www-form-urlencoded' },
+      body: Buffer.concat([Buffer.from(`${form}&resource=`), Buffer.from([0xff])]),
+    })
+    expect(response.status).toBe(400)
+    expect(await response.json()).toEqual({ error: 'invalid_request', error_description: 'The body is not UTF-8.' })
+    expect(await countGrants(broker)).toBe(0)
+  })
+
+  test('that is too large is refused in OAuth\'s form', async () => {
+    const broker = await startBroker('sqlite')
+    const agent = await broker.register('triage-bot')
+    const answer = await askToken(broker, agent, { scope: 'x'.repeat(70_000) })
+    expect(answer).toMatchObject({ status: 413, body: { error: 'invalid_request' } })
+  })
+
+  test('says the same on the other endpoints', async () => {
+    const broker = await startBroker('sqlite')
+    const agent = await broker.register('triage-bot')
+    const { access_token: token } = await getToken(broker, agent, { scope: 'tickets:read' })
+    const before = (await broker.events()).length
+    const cases: [Record<string, string>, RegExp][] = [
+      [agent.form({}), /token is missing/],
+      [agent.form({ token: '' }), /token is empty/],
+      [agent.form({ token, token_type_hint: 'id_token' }), /token_type_hint must be access_token or refresh_token/],
+      [agent.form({ token, scope: 'tickets:read' }), /scope is not taken here/],
+      [{ ...agent.form({ token }), client_assertion_type: issuer }, /client_assertion_type must be/],
+    ]
+    for (const endpoint of ['introspect', 'revoke'] as const) {
+      for (const [form, description] of cases) {
+        const answer = await post(broker, endpoint, { form })
+        expect(answer).toMatchObject({ status: 400, body: { error: 'invalid_request', error_description: expect.stringMatching(description) } })
+      }
+    }
+    expect(await broker.events()).toHaveLength(before)
+  })
+})
