@@ -50,10 +50,10 @@ export function resolveRequest(raw: RawRequest, catalog: CatalogLookup): GrantRe
   const problem = catalog.findTargetProblem(tool, target)
   if (problem !== undefined) {
     const how = detailed ? '' : '; a target is sent in authorization_details'
-    throw refuse(detailed ? code : 'invalid_request', `${tool.name} ${problem}${how}`)
+    throw refuse(detailed ? code : 'invalid_request', `The tool ${tool.name} ${problem}${how}`)
   }
   if (ttlSeconds > tool.ttl.maxSeconds) {
-    throw refuse(code, `ttl_seconds is ${ttlSeconds}, but ${tool.name} gives at most ${tool.ttl.maxSeconds}`)
+    throw refuse(code, `The ttl_seconds of ${ttlSeconds} are too many: ${tool.name} gives at most ${tool.ttl.maxSeconds}`)
   }
   return {
     tool,
@@ -68,7 +68,7 @@ export function resolveRequest(raw: RawRequest, catalog: CatalogLookup): GrantRe
 function parseScope(scope: string): string[] {
   const actions = scope.split(' ')
   if (actions.includes('')) {
-    throw refuse('invalid_scope', 'scope is a list of actions with one space between them, and none before or after')
+    throw refuse('invalid_scope', 'The scope is a list of actions with one space between them, and none before or after')
   }
   return actions
 }
@@ -87,23 +87,23 @@ function parseDetails(value: unknown): Details {
     throw refuse('invalid_authorization_details', message)
   }
   if (!Array.isArray(value) || value.length !== 1) {
-    return fail('authorization_details is a JSON array of exactly one object, with no member named twice')
+    return fail('The authorization_details are a JSON array of exactly one object, with no member named twice')
   }
   const detail: unknown = value[0]
-  if (typeof detail !== 'object' || detail === null || Array.isArray(detail)) return fail('authorization_details is an array of exactly one object')
+  if (typeof detail !== 'object' || detail === null || Array.isArray(detail)) return fail('The authorization_details are an array of exactly one object')
   const unknown = Object.keys(detail).find((name) => !detailMembers.includes(name))
-  if (unknown !== undefined) return fail(`authorization_details has an unknown member ${show(unknown)}; it takes ${detailMembers.join(', ')}`)
+  if (unknown !== undefined) return fail(`The authorization_details have an unknown member ${show(unknown)}; it takes ${detailMembers.join(', ')}`)
   const { type, actions, target, task, ttl_seconds: ttlSeconds } = detail as Record<string, unknown>
-  if (type !== 'stint') return fail('authorization_details must have the type "stint"')
+  if (type !== 'stint') return fail('The authorization_details must have the type "stint"')
   if (!Array.isArray(actions) || actions.length === 0 || !actions.every((action) => typeof action === 'string')) {
-    return fail('actions is a list of at least one action, each a string')
+    return fail('The actions are a list of at least one, each a string')
   }
-  if (target !== undefined && (typeof target !== 'string' || target === '')) return fail('target is a non-empty string')
+  if (target !== undefined && (typeof target !== 'string' || target === '')) return fail('The target is a non-empty string')
   if (task !== undefined && (typeof task !== 'string' || !taskPattern.test(task))) {
-    return fail('task is a name of 1 to 128 letters, digits and . _ : / @ # + -, which begins with a letter or digit')
+    return fail('The task is a name of 1 to 128 letters, digits and . _ : / @ # + -, which begins with a letter or digit')
   }
   if (ttlSeconds !== undefined && (typeof ttlSeconds !== 'number' || !Number.isSafeInteger(ttlSeconds) || ttlSeconds < 1)) {
-    return fail('ttl_seconds is a whole number of seconds, at least 1')
+    return fail('The ttl_seconds are a whole number, at least 1')
   }
   return {
     actions,
@@ -115,20 +115,20 @@ function parseDetails(value: unknown): Details {
 
 /** The one tool that all actions belong to. */
 function findTool(actions: readonly string[], { tools }: CatalogLookup, code: ErrorCode): Tool {
-  if (actions.length > actionsMax) throw refuse(code, `at most ${actionsMax} actions fit into one request`)
+  if (actions.length > actionsMax) throw refuse(code, `At most ${actionsMax} actions fit into one request`)
   let found: Tool | undefined
   for (const [position, action] of actions.entries()) {
     const tool = tools.get(action.slice(0, Math.max(0, action.indexOf(':'))))
     if (tool === undefined || !tool.actions.has(action)) {
-      throw refuse(code, `there is no action ${show(action)}; actions are named tool:verb, in exactly that case`)
+      throw refuse(code, `There is no action ${show(action)}; actions are named tool:verb, in exactly that case`)
     }
     if (found !== undefined && found !== tool) {
-      throw refuse(code, `one request is for one tool, but this one names ${found.name} and ${tool.name}: ask for each apart`)
+      throw refuse(code, `One request is for one tool, but this one names ${found.name} and ${tool.name}: ask for each apart`)
     }
-    if (actions.indexOf(action) !== position) throw refuse(code, `the action ${show(action)} is named twice`)
+    if (actions.indexOf(action) !== position) throw refuse(code, `The action ${show(action)} is named twice`)
     found = tool
   }
-  if (found === undefined) throw refuse(code, 'name at least one action')
+  if (found === undefined) throw refuse(code, 'Name at least one action')
   return found
 }
 
@@ -138,13 +138,13 @@ function judgeResource(resource: string | undefined, tool: Tool, { tools }: Cata
   throw refuse(
     'invalid_target',
     other === undefined
-      ? 'resource is not the audience of any tool; leave it out, since the actions name the tool'
-      : `resource is the audience of ${other.name}, but the actions are of ${tool.name}`,
+      ? 'The resource is not the audience of any tool; leave it out, since the actions name the tool'
+      : `The resource is the audience of ${other.name}, but the actions are of ${tool.name}`,
   )
 }
 
 function refuse(code: ErrorCode, sentence: string): BrokerError {
-  return new BrokerError({ code, publicMessage: `${sentence.charAt(0).toUpperCase()}${sentence.slice(1)}.` })
+  return new BrokerError({ code, publicMessage: `${sentence}.` })
 }
 
 /** What the caller sent, short and safe to say back in an `error_description` (RFC 6749 §5.2: no quotes, no controls). */

@@ -25,7 +25,10 @@ export function splitPolicies(text: string): PolicyText[] {
   return rest.text === '' ? pieces : [...pieces, rest]
 }
 
-/** The first index in a policy's text of the entity literal `Type::"id"`, or of the string `"id"` if no type is given; 0 if it is written in another way. */
+/**
+ * The first index in a policy's text of the entity literal `Type::"id"`, or of the string `"id"` if no type is given;
+ * 0 if it is written in another way.
+ */
 export function findLiteral(policyText: string, id: string, type?: string): number {
   const tokens = [...policyText.matchAll(new RegExp(`${comment}|${string}|[A-Za-z_]\\w*|::|\\S`, 'g'))].filter(
     (token) => !token[0].startsWith('//'),

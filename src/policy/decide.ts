@@ -1,40 +1,13 @@
-import type { Stage } from '../identity/workload.ts'
 import { unreachable } from '../kernel/errors.ts'
 import type { JsonObject } from '../audit/encode.ts'
 import { judge, type ActionSlice, type Judgement } from './judge.ts'
 import { createLru } from './lru.ts'
 import type { Policy, PolicySet } from './policy-set.ts'
 import type { Fact, Reads } from './reads.ts'
-import { checkRequest, describeContext, describeInput, describeWorld } from './request.ts'
+import { checkRequest, describeContext, describeInput, describeWorld, type AccessRequest } from './request.ts'
 import { actionGroups, resourceOf } from './schema.ts'
 import { findSlice, joinReads, sliceKey, type SliceQuestion } from './slice.ts'
 import { createSlotPool } from './slot-pool.ts'
-
-/** What a workload asks for, with what Stint knows about it. */
-export interface AccessRequest {
-  readonly workload: {
-    readonly name: string
-    readonly stage: Stage
-    readonly environment: string
-    readonly team: string
-    readonly tags: readonly string[]
-  }
-  readonly tool: string
-  /** Full names `tool:verb`: at least one, all of the tool, no duplicates. */
-  readonly actions: readonly string[]
-  readonly target?: string
-  readonly ttlSeconds: number
-  readonly task?: string
-  readonly proof: 'private_key_jwt'
-  readonly boundKey: boolean
-  readonly depth: number
-  readonly onBehalfOf?: string
-  readonly approvals: number
-  readonly nowMs: number
-  /** Given where `factsRead` says so: grants to, and denials of, this workload within the last hour. */
-  readonly recentGrants?: number
-  readonly recentDenials?: number
-}
 
 export interface Decision {
   readonly verdict: 'allow' | 'deny' | 'needs_approval'

@@ -1,9 +1,8 @@
 import type { Tool } from './catalog.ts'
 import { evaluateSlot } from './cedar.ts'
-import type { AccessRequest } from './decide.ts'
 import type { Policy } from './policy-set.ts'
 import type { Reads } from './reads.ts'
-import { describeContext, type RequestWorld } from './request.ts'
+import { describeContext, type AccessRequest, type RequestWorld } from './request.ts'
 
 /** What a decision says apart from the request: this is what may be remembered. */
 export interface Judgement {

@@ -50,7 +50,8 @@ export function kindOfFile(path: string): 'rules' | 'tool' | 'test' | undefined 
 
 /**
  * Loads a policy set, all or nothing: one problem anywhere and there is no set (invariant 4). Files of tests are
- * neither part of the set nor of its hash. Takes about half a second for a thousand policies.
+ * neither part of the set nor of its hash. Takes about 0.7 s for a thousand
+ * policies, during which the process does nothing else.
  */
 export function loadPolicySet(
   files: PolicyFiles,
@@ -118,10 +119,15 @@ function loadCatalog(files: NamedText, kinds: ConnectorKinds, problems: PolicyPr
     }
     const { tool, problemAt } = parsed
     const same = tools.get(tool.name)
-    if (same !== undefined) problems.push(problemAt(['tool'], `the tool ${quote(tool.name)} is defined already in ${same.file}`))
+    if (same !== undefined) {
+      problems.push(problemAt(['tool'], `the tool ${quote(tool.name)} is defined already in ${same.file}`))
+    }
     const audience = tool.audience === undefined ? undefined : audienceKey(tool.audience)
     const other = audience === undefined ? undefined : audiences.get(audience)
-    if (other !== undefined) problems.push(problemAt(['audience'], `is the audience of ${quote(other.name)} already: a token for one tool would open the other`))
+    if (other !== undefined) {
+      const message = `is the audience of ${quote(other.name)} already: a token for one tool would open the other`
+      problems.push(problemAt(['audience'], message))
+    }
     tools.set(tool.name, tool)
     if (audience !== undefined) audiences.set(audience, tool)
   }

@@ -1,12 +1,38 @@
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { JsonObject } from '../audit/encode.ts'
+import type { Stage } from '../identity/workload.ts'
 import type { Tool } from './catalog.ts'
 import type { CedarCall } from './cedar.ts'
-import type { AccessRequest } from './decide.ts'
 import type { Fact } from './reads.ts'
 import { actionGroups, resourceOf } from './schema.ts'
 import { findTargetProblem } from './target.ts'
+
+/** What a workload asks for, with what Stint knows about it. */
+export interface AccessRequest {
+  readonly workload: {
+    readonly name: string
+    readonly stage: Stage
+    readonly environment: string
+    readonly team: string
+    readonly tags: readonly string[]
+  }
+  readonly tool: string
+  /** Full names `tool:verb`: at least one, all of the tool, no duplicates. */
+  readonly actions: readonly string[]
+  readonly target?: string
+  readonly ttlSeconds: number
+  readonly task?: string
+  readonly proof: 'private_key_jwt'
+  readonly boundKey: boolean
+  readonly depth: number
+  readonly onBehalfOf?: string
+  readonly approvals: number
+  readonly nowMs: number
+  /** Given where `factsRead` says so: grants to, and denials of, this workload within the last hour. */
+  readonly recentGrants?: number
+  readonly recentDenials?: number
+}
 
 /** What is the same for every call of a request; the context varies while other times and approvals are tried. */
 export interface RequestWorld {
@@ -38,7 +64,10 @@ export function checkRequest(tool: Tool | undefined, request: AccessRequest): To
   return tool
 }
 
-/** The workload with its team, the actions with all their groups, the target with its tool: everything a rule may ask about (invariant 4). */
+/**
+ * The workload with its team, the actions with all their groups, the target with its tool: everything that a rule may
+ * ask about. Without an ancestor, a `forbid` on it would silently not match (invariant 4).
+ */
 export function describeWorld(tool: Tool, request: AccessRequest): RequestWorld {
   const { workload } = request
   const principal = { type: 'Workload', id: workload.name }

@@ -89,10 +89,12 @@ describeEngines('Every admin route', (engine) => {
     ])
   })
 
-  test.each(['Bearer', 'bearer', 'BEARER', 'bEaReR '])('takes a good credential after the scheme %j', async (scheme) => {
+  test('takes a good credential, however its scheme is written', async () => {
     const broker = await startBroker(engine)
-    const { status } = await broker.send('GET', '/v1/workloads', { headers: { authorization: `${scheme} ${broker.adminCredential}` } })
-    expect(status).toBe(200)
+    for (const scheme of ['Bearer', 'bearer', 'BEARER', 'bEaReR ']) {
+      const { status } = await broker.send('GET', '/v1/workloads', { headers: { authorization: `${scheme} ${broker.adminCredential}` } })
+      expect([scheme, status]).toEqual([scheme, 200])
+    }
   })
 
   test('believes no operator whose row has a role that this version does not know', async () => {
@@ -129,7 +131,7 @@ describe('A query', () => {
     expect(withoutQuery.length).toBeLessThan(adminRoutes.length)
   })
 
-  test.each([
+  const refused: readonly (readonly [string, string])[] = [
     ['/v1/workloads?statsu=active', 'statsu is not known here; did you mean status?'],
     ['/v1/workloads?status=active&status=active', 'The parameter status was sent twice.'],
     ['/v1/workloads?status=gone', 'status Invalid option: expected one of "active"|"suspended"|"retired"'],
@@ -154,9 +156,13 @@ describe('A query', () => {
     ['/v1/audit?task=a%0ab', 'task must not hold control characters'],
     ['/v1/audit?grant=%1b[2J', 'grant must not hold control characters'],
     ['/v1/audit?task=a&task=b', 'The parameter task was sent twice.'],
-  ])('%s is refused with what is wrong', async (path, detail) => {
+  ]
+
+  test('that holds anything unknown, repeated or malformed is refused with what is wrong', async () => {
     const broker = await startBroker('sqlite')
-    const response = await broker.sendAsAdmin('GET', path)
-    expect([response.status, await response.json()]).toMatchObject([400, { detail: expect.stringContaining(detail) }])
+    for (const [path, detail] of refused) {
+      const response = await broker.sendAsAdmin('GET', path)
+      expect([path, response.status, await response.json()]).toMatchObject([path, 400, { detail: expect.stringContaining(detail) }])
+    }
   })
 })

@@ -5,11 +5,11 @@ import { askToken, countGrants, details, post } from './oauth-requests.ts'
 const good = { actions: ['tickets:read'] }
 const payment = { actions: ['payments:read'], target: 'acct-1' }
 const scopeForm = /one space between/
-const noAction = /there is no action/i
+const noAction = /^There is no action/
 const wrongTarget = /takes a account that matches acct-\[0-9\]\+/
-const wrongTtl = /ttl_seconds is a whole number of seconds, at least 1/
+const wrongTtl = /^The ttl_seconds are a whole number, at least 1\.$/
 const oneObject = /array of exactly one object/
-const wrongTask = /task is a name of 1 to 128/
+const wrongTask = /^The task is a name of 1 to 128/
 
 /** What a proven workload asks for, and why it is refused: parameters, error code, description. */
 const requests: Record<string, [Record<string, string>, string, RegExp]> = {
@@ -37,7 +37,7 @@ const requests: Record<string, [Record<string, string>, string, RegExp]> = {
   'quotes and control characters come back tamed': [{ scope: '"\\\r\nset-cookie:x' }, 'invalid_scope', /no action \?\?\?\?set-cookie:x;/],
   'two tools': [{ scope: 'tickets:read payments:read' }, 'invalid_scope', /one tool, but this one names tickets and payments/],
   'an action twice': [{ scope: 'tickets:read tickets:read' }, 'invalid_scope', /tickets:read is named twice/],
-  '33 actions': [{ scope: Array.from({ length: 33 }, (_, i) => `tickets:a${i}`).join(' ') }, 'invalid_scope', /at most 32 actions/i],
+  '33 actions': [{ scope: Array.from({ length: 33 }, (_, i) => `tickets:a${i}`).join(' ') }, 'invalid_scope', /^At most 32 actions/],
   'a scope that needs a target': [{ scope: 'payments:read' }, 'invalid_request', /needs a target.*authorization_details/],
 
   'a relative resource': [{ scope: 'tickets:read', resource: '/tickets' }, 'invalid_target', /not the audience of any tool/],
@@ -70,22 +70,22 @@ const requests: Record<string, [Record<string, string>, string, RegExp]> = {
     'another type': [JSON.stringify([{ ...good, type: 'payment' }]), /type .stint./],
     'a type in other case': [JSON.stringify([{ ...good, type: 'Stint' }]), /type .stint./],
     'a type in a list': [JSON.stringify([{ ...good, type: ['stint'] }]), /type .stint./],
-    'no actions': [details({}), /actions is a list/],
-    'actions as text': [details({ actions: 'tickets:read' }), /actions is a list/],
-    'actions as an object': [details({ actions: { 0: 'tickets:read', length: 1 } }), /actions is a list/],
-    'an empty list of actions': [details({ actions: [] }), /actions is a list/],
-    'an action that is a number': [details({ actions: ['tickets:read', 1] }), /actions is a list/],
-    'an action that is null': [details({ actions: [null] }), /actions is a list/],
+    'no actions': [details({}), /^The actions are a list/],
+    'actions as text': [details({ actions: 'tickets:read' }), /^The actions are a list/],
+    'actions as an object': [details({ actions: { 0: 'tickets:read', length: 1 } }), /^The actions are a list/],
+    'an empty list of actions': [details({ actions: [] }), /^The actions are a list/],
+    'an action that is a number': [details({ actions: ['tickets:read', 1] }), /^The actions are a list/],
+    'an action that is null': [details({ actions: [null] }), /^The actions are a list/],
     'an action that is empty': [details({ actions: [''] }), noAction],
     'two actions in one text': [details({ actions: ['tickets:read tickets:comment'] }), noAction],
     'a wildcard': [details({ actions: ['*'] }), noAction],
     'actions of two tools': [details({ actions: ['tickets:read', 'payments:read'] }), /names tickets and payments/],
     'an action twice': [details({ actions: ['tickets:read', 'tickets:read'] }), /named twice/],
-    'a target for a tool without': [details({ ...good, target: 'x' }), /tickets has no targets: leave the target out/i],
-    'a target missing': [details({ actions: ['payments:read'] }), /payments needs a target: name the account/i],
-    'a target that is null': [details({ ...payment, target: null }), /target is a non-empty string/],
-    'a target that is a list': [details({ ...payment, target: ['acct-1'] }), /target is a non-empty string/],
-    'a target that is empty': [details({ ...payment, target: '' }), /target is a non-empty string/],
+    'a target for a tool without': [details({ ...good, target: 'x' }), /^The tool tickets has no targets: leave the target out/],
+    'a target missing': [details({ actions: ['payments:read'] }), /^The tool payments needs a target: name the account/],
+    'a target that is null': [details({ ...payment, target: null }), /^The target is a non-empty string/],
+    'a target that is a list': [details({ ...payment, target: ['acct-1'] }), /^The target is a non-empty string/],
+    'a target that is empty': [details({ ...payment, target: '' }), /^The target is a non-empty string/],
     'a target of another form': [details({ ...payment, target: 'account-1' }), wrongTarget],
     'a target with more before': [details({ ...payment, target: 'x acct-1' }), wrongTarget],
     'a target in quotes': [details({ ...payment, target: '"acct-1"' }), wrongTarget],
@@ -113,7 +113,7 @@ const requests: Record<string, [Record<string, string>, string, RegExp]> = {
     'a time in a list': [details({ ...good, ttl_seconds: [60] }), wrongTtl],
     'a time without end': ['[{"type":"stint","actions":["tickets:read"],"ttl_seconds":1e400}]', wrongTtl],
     'a time that no number holds': [details({ ...good, ttl_seconds: 2 ** 53 }), wrongTtl],
-    'a time beyond the tool\'s': [details({ ...good, ttl_seconds: 3601 }), /ttl_seconds is 3601, but tickets gives at most 3600/i],
+    'a time beyond the tool\'s': [details({ ...good, ttl_seconds: 3601 }), /^The ttl_seconds of 3601 are too many: tickets gives at most 3600\.$/],
   }),
 }
 

@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest'
 import { isAuthorized } from '@cedar-policy/cedar-wasm/nodejs'
 import { canonicalJson } from '../../src/audit/encode.ts'
-import { createDecider, type AccessRequest, type Decision } from '../../src/policy/decide.ts'
+import { createDecider, type Decision } from '../../src/policy/decide.ts'
+import type { AccessRequest } from '../../src/policy/request.ts'
 import { requestOf, setOf } from './sample.ts'
 
 function decide(rules: string, changes: Partial<AccessRequest> = {}): Decision {

@@ -1,6 +1,6 @@
 import { loadPolicySet, type PolicySet } from '../../src/policy/policy-set.ts'
 import { formatProblem } from '../../src/policy/problem.ts'
-import type { AccessRequest } from '../../src/policy/decide.ts'
+import type { AccessRequest } from '../../src/policy/request.ts'
 
 export const ticketsYaml = `tool: tickets
 connector: jwt
