@@ -4,6 +4,7 @@ import { openKeyStore } from './broker/keys.ts'
 import { createKnowledge } from './broker/knowledge.ts'
 import { openLog } from './broker/open-log.ts'
 import { createRefusals } from './broker/refusals.ts'
+import { createTurns } from './broker/turns.ts'
 import { createApp } from './http/app.ts'
 import { createAuthenticator } from './identity/authenticate.ts'
 import { systemClock, type Clock } from './kernel/clock.ts'
@@ -60,6 +61,7 @@ export async function compose(parts: Parts): Promise<Composition> {
     decider: createDecider({ slicesMax: 512, verdictsMax: 50_000 }),
     authenticate: createAuthenticator(),
     refusals: createRefusals({ ledger, clock, log }),
+    turns: createTurns(),
     clock,
     random,
     log,

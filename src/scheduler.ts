@@ -29,8 +29,6 @@ export function createScheduler({ clock, log, jobs }: { clock: Clock; log: Log; 
       await job.run()
     } catch (error) {
       log.error('a scheduled job failed; it is tried again at its next time', { job: job.name, error })
-    } finally {
-      running.delete(job.name)
     }
   }
 
@@ -42,7 +40,8 @@ export function createScheduler({ clock, log, jobs }: { clock: Clock; log: Log; 
       const isDue = due <= nowMs || due > nowMs + job.everyMs
       if (!isDue || running.has(job.name)) continue
       dueMs.set(job.name, nowMs + job.everyMs)
-      running.set(job.name, runJob(job))
+      // Taken out behind the promise, and so never before it was put in, as a job that throws at once would be.
+      running.set(job.name, runJob(job).finally(() => running.delete(job.name)))
     }
     await Promise.all(running.values())
   }

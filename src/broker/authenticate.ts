@@ -6,7 +6,7 @@ import { spiffeId } from '../identity/workload.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { ReplayMark } from '../storage/engine.ts'
 import { findOperator, type Operator } from '../storage/operators.ts'
-import type { Recorded } from '../storage/ledger.ts'
+import type { Recorded } from '../storage/change.ts'
 import type { Broker } from './broker.ts'
 import type { View } from './knowledge.ts'
 

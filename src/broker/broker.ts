@@ -8,6 +8,7 @@ import type { Database } from '../storage/engine.ts'
 import type { Ledger } from '../storage/ledger.ts'
 import type { Knowledge } from './knowledge.ts'
 import type { Refusals } from './refusals.ts'
+import type { Turns } from './turns.ts'
 
 /** Everything that the broker's verbs work with, wired once by `compose.ts` and handed to each as its first argument. */
 export interface Broker {
@@ -20,6 +21,7 @@ export interface Broker {
   readonly decider: Decider
   readonly authenticate: AuthenticateWorkload
   readonly refusals: Refusals
+  readonly turns: Turns
   readonly clock: Clock
   readonly random: RandomBytes
   readonly log: Log

@@ -1,4 +1,4 @@
-import type { CallbackChange, Place } from '../storage/ledger.ts'
+import type { CallbackChange, Place } from '../storage/change.ts'
 import type { Broker } from './broker.ts'
 
 /** Commits a change that is decided inside its transaction, so that no epoch can move between deciding and recording. */

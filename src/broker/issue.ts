@@ -7,13 +7,11 @@ import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { newId } from '../kernel/ids.ts'
 import type { Decision } from '../policy/decide.ts'
-import type { PolicySet } from '../policy/policy-set.ts'
-import type { AccessRequest } from '../policy/request.ts'
 import { findTargetProblem } from '../policy/target.ts'
-import { countDenialsSince, countGrantsSince } from '../storage/grants.ts'
-import type { Place, Recorded, RowsChange } from '../storage/ledger.ts'
+import type { Place, Recorded, RowsChange } from '../storage/change.ts'
 import { actorOf, markOf, withWorkload, type ClientCredentials } from './authenticate.ts'
 import { causedBy, type Broker } from './broker.ts'
+import { decideAndCommit, type CommitDecision } from './decide.ts'
 import type { View } from './knowledge.ts'
 
 /** A token as answered. `scope` and `authorizationDetails` are what was granted (RFC 6749 §5.1, RFC 9396 §7). */
@@ -52,6 +50,8 @@ async function decideAndRecord(
 ): Promise<Recorded<Answer>> {
   const { policySet } = view
   if (policySet === undefined) {
+    // Nothing is committed for this answer, so that nothing else would notice that this process was behind.
+    if (!(await broker.knowledge.isNewest(view))) return { status: 'epoch_moved' }
     throw new BrokerError({ code: 'unavailable', publicMessage: 'No policy set is in force yet: an admin runs `stint policy apply`.' })
   }
   const base = { epoch: view.epoch, mark: markOf(principal) }
@@ -67,7 +67,25 @@ async function decideAndRecord(
     const event = { type: 'grant.refused', ...cause, code: error.code, detail: error.publicMessage } as const
     return answerWith(await broker.ledger.append({ ...base, events: [event] }), () => error)
   }
-  const { decision, expect } = await decide(broker, policySet, principal, request)
+  return decideAndCommit(broker, { view, policySet, principal, request }, (decision, commit) => {
+    return recordDecision(broker, view, principal, request, { base, cause, decision, commit })
+  })
+}
+
+interface Decided {
+  readonly base: Pick<RowsChange, 'epoch' | 'mark'>
+  readonly cause: Pick<Asked, 'actor' | 'request_id' | 'workload' | 'proof_kid'>
+  readonly decision: Decision
+  readonly commit: CommitDecision
+}
+
+async function recordDecision(
+  broker: Broker,
+  view: View,
+  principal: Principal,
+  request: GrantRequest,
+  { base, cause, decision, commit }: Decided,
+): Promise<Recorded<Answer>> {
   const asked = {
     ...cause,
     tool: request.tool.name,
@@ -78,77 +96,18 @@ async function decideAndRecord(
     decision: toRecord(decision),
   }
   if (decision.verdict !== 'allow') {
-    const change: RowsChange = { ...base, events: [{ type: 'grant.denied', ...asked }] }
-    return answerWith(await record(broker, change, expect, principal), () => denial(decision))
+    return answerWith(await commit({ ...base, events: [{ type: 'grant.denied', ...asked }] }), () => denial(decision))
   }
   const { change, sign } = prepareGrant(broker, view, principal, request, asked)
   // Signed while the commit is under way; given only after it (invariant 1).
   const signing = sign()
   signing.catch(() => undefined)
-  const outcome = await record(broker, { ...base, ...change }, expect, principal)
+  const outcome = await commit({ ...base, ...change })
   return outcome.status === 'recorded' ? answerWith(outcome, await signing) : outcome
 }
 
 function answerWith<R>(outcome: Recorded<undefined>, answer: (place: Place) => R): Recorded<R> {
   return outcome.status === 'recorded' ? { ...outcome, result: answer(outcome) } : outcome
-}
-
-const recentMs = 3_600_000
-
-/** Counts that a policy reads and that other requests change meanwhile: the commit holds them against the database again. */
-type Expectation = Pick<AccessRequest, 'recentGrants' | 'recentDenials'> & { readonly sinceMs: number }
-
-async function decide(
-  { decider, database, ledger }: Broker,
-  set: PolicySet,
-  { workload, proof }: Principal,
-  request: GrantRequest,
-): Promise<{ decision: Decision; expect: Expectation | undefined }> {
-  const nowMs = ledger.nowMs()
-  const access: AccessRequest = {
-    workload: {
-      name: workload.name,
-      stage: workload.stage,
-      environment: workload.environment,
-      team: workload.owner.team,
-      tags: workload.tags,
-    },
-    tool: request.tool.name,
-    actions: request.actions,
-    ...(request.target !== undefined && { target: request.target }),
-    ttlSeconds: request.ttlSeconds,
-    ...(request.task !== undefined && { task: request.task }),
-    proof,
-    boundKey: false,
-    depth: 0,
-    approvals: 0,
-    nowMs,
-  }
-  const facts = decider.factsRead(set, access)
-  if (facts.size === 0) return { decision: decider.decide(set, access), expect: undefined }
-  const sinceMs = nowMs - recentMs
-  const counts = {
-    ...(facts.has('recentGrants') && { recentGrants: await countGrantsSince(database.read, workload.name, sinceMs) }),
-    ...(facts.has('recentDenials') && { recentDenials: await countDenialsSince(database.read, workload.name, sinceMs) }),
-  }
-  return { decision: decider.decide(set, { ...access, ...counts }), expect: { ...counts, sinceMs } }
-}
-
-/** Commits; where the decision rests on counts, only if they still hold under the log's lock. */
-async function record(
-  { ledger }: Broker,
-  change: RowsChange,
-  expect: Expectation | undefined,
-  { workload }: Principal,
-): Promise<Recorded<undefined>> {
-  if (expect === undefined) return ledger.append(change)
-  const { recentGrants, recentDenials, sinceMs } = expect
-  return ledger.append({
-    ...change,
-    stillHolds: async (tx) =>
-      (recentGrants === undefined || recentGrants === (await countGrantsSince(tx, workload.name, sinceMs))) &&
-      (recentDenials === undefined || recentDenials === (await countDenialsSince(tx, workload.name, sinceMs))),
-  })
 }
 
 type Asked = Omit<Extract<RowsChange['events'][0], { type: 'grant.denied' }>, 'type'>

@@ -1,7 +1,7 @@
 import { grantState } from '../grant/grant.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { findGrant, markGrantRevoked } from '../storage/grants.ts'
-import type { CallbackChange, Outcome } from '../storage/ledger.ts'
+import type { CallbackChange, Outcome } from '../storage/change.ts'
 import { actorOf, markOf, withWorkload, type ClientCredentials } from './authenticate.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
 import { findToken } from './introspect.ts'

@@ -7,7 +7,7 @@ import type { RandomBytes } from '../kernel/ids.ts'
 import type { GrantRow, ReplayMark, WriteTransaction } from './engine.ts'
 import { guardTransaction } from './guard.ts'
 import type { Head } from './head.ts'
-import type { CallbackChange, Conditions, NotRecorded, Place, Recorded, RowsChange } from './ledger.ts'
+import type { CallbackChange, Conditions, NotRecorded, Place, Recorded, RowsChange } from './change.ts'
 import type { Schema } from './schema.ts'
 
 /** A change in the queue, with whoever waits for it. */

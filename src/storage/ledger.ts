@@ -1,64 +1,13 @@
-import type { Kysely } from 'kysely'
 import type { Entry } from '../audit/entry.ts'
-import type { AuditEvent } from '../audit/event.ts'
 import { formatTime, type Clock } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { RandomBytes } from '../kernel/ids.ts'
 import type { Log } from '../kernel/log.ts'
+import type { CallbackChange, Conditions, Recorded, RowsChange } from './change.ts'
 import { CommitLost, CommitUnsettled, findCommitted } from './commit-outcome.ts'
-import { CommitUnknown, type Database, type GrantRow, type ReplayMark } from './engine.ts'
+import { CommitUnknown, type Database } from './engine.ts'
 import { lockHead, type Head } from './head.ts'
 import { CallbackHung, createBatch, type Pending, type Settlement } from './ledger-batch.ts'
-import type { Schema } from './schema.ts'
-
-/** At least one: a change without a record does not compile. */
-export type Events = readonly [AuditEvent, ...AuditEvent[]]
-
-/** What a commit is tied to, whichever form the change has. */
-export interface Conditions {
-  /** The epoch under which the change was decided; absent when it depends on nothing that the epoch stands for. */
-  readonly epoch?: number
-  /** The assertion that this change spends: it takes effect once, or not at all. */
-  readonly mark?: ReplayMark
-}
-
-/** A hot change: plain values, inserted together with those of all other requests of the moment. */
-export interface RowsChange extends Conditions {
-  /** `issued_index` and `issued_at` are filled in by the ledger. */
-  readonly grant?: Omit<GrantRow, 'issued_index' | 'issued_at' | 'revoked_index'>
-  readonly events: Events
-  /**
-   * Checked under the log's lock, for a decision that rests on more than the epoch stands for, such as a count of recent
-   * grants. Where it answers no, the change counts as decided under an epoch that has moved.
-   */
-  stillHolds?(tx: Kysely<Schema>): Promise<boolean>
-}
-
-/** Where and when a change will stand in the log. */
-export interface Place {
-  /** The index that the change's first event will have. */
-  readonly index: number
-  /** The ledger's time. */
-  readonly timeMs: number
-}
-
-/** What a change by callback did: something, with its record, or nothing that an auditor could miss. */
-export type Outcome<R> =
-  | { readonly result: R; readonly events: Events; readonly raisesEpoch: boolean }
-  | { readonly result: R; readonly unrecorded: 'nothing changed' | 'housekeeping' }
-
-/** Any other change: a short callback that touches nothing but the `tx` it is given, and awaits nothing else. */
-export interface CallbackChange<R> extends Conditions {
-  apply(tx: Kysely<Schema>, place: Place): Promise<Outcome<R>>
-}
-
-/** Why a change was not committed although the database is well. Nothing of it is stored. */
-export type NotRecorded =
-  | { readonly status: 'epoch_moved' }
-  | { readonly status: 'replayed' }
-  | { readonly status: 'late' }
-
-export type Recorded<R> = ({ readonly status: 'recorded'; readonly result: R } & Place) | NotRecorded
 
 export interface Ledger {
   append(change: RowsChange): Promise<Recorded<undefined>>

@@ -22,6 +22,9 @@ const sessionOptions = '-c lock_timeout=5s -c statement_timeout=15s -c idle_in_t
 /** Opens a PostgreSQL database that any number of Stint processes share: one connection that writes, a pool that reads. */
 export function openPostgres(options: PostgresOptions): Database {
   const { url, readersMax = 8, onConnectionLost = () => {}, silenceMsMax = 20_000 } = options
+  if (URL.canParse(url) && new URL(url).searchParams.has('options')) {
+    throw refused('the URL must not carry `options`: they would replace the time limits that keep the log from being held up')
+  }
   const pool = (max: number): pg.Pool => {
     const made = new pg.Pool({
       connectionString: url,

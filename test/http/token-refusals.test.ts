@@ -6,7 +6,7 @@ const good = { actions: ['tickets:read'] }
 const payment = { actions: ['payments:read'], target: 'acct-1' }
 const scopeForm = /one space between/
 const noAction = /^There is no action/
-const wrongTarget = /takes a account that matches acct-\[0-9\]\+/
+const wrongTarget = /matches acct-\[0-9\]\+/
 const wrongTtl = /^The ttl_seconds are a whole number, at least 1\.$/
 const oneObject = /array of exactly one object/
 const wrongTask = /^The task is a name of 1 to 128/
@@ -38,7 +38,7 @@ const requests: Record<string, [Record<string, string>, string, RegExp]> = {
   'two tools': [{ scope: 'tickets:read payments:read' }, 'invalid_scope', /one tool, but this one names tickets and payments/],
   'an action twice': [{ scope: 'tickets:read tickets:read' }, 'invalid_scope', /tickets:read is named twice/],
   '33 actions': [{ scope: Array.from({ length: 33 }, (_, i) => `tickets:a${i}`).join(' ') }, 'invalid_scope', /^At most 32 actions/],
-  'a scope that needs a target': [{ scope: 'payments:read' }, 'invalid_request', /needs a target.*authorization_details/],
+  'a scope that needs a target': [{ scope: 'payments:read' }, 'invalid_request', /^The tool payments needs a target.*authorization_details/],
 
   'a relative resource': [{ scope: 'tickets:read', resource: '/tickets' }, 'invalid_target', /not the audience of any tool/],
   'an unknown resource': [{ scope: 'tickets:read', resource: 'https://elsewhere.test' }, 'invalid_target', /not the audience of any tool/],
@@ -81,8 +81,8 @@ const requests: Record<string, [Record<string, string>, string, RegExp]> = {
     'a wildcard': [details({ actions: ['*'] }), noAction],
     'actions of two tools': [details({ actions: ['tickets:read', 'payments:read'] }), /names tickets and payments/],
     'an action twice': [details({ actions: ['tickets:read', 'tickets:read'] }), /named twice/],
-    'a target for a tool without': [details({ ...good, target: 'x' }), /^The tool tickets has no targets: leave the target out/],
-    'a target missing': [details({ actions: ['payments:read'] }), /^The tool payments needs a target: name the account/],
+    'a target for a tool without': [details({ ...good, target: 'x' }), /^The tool tickets has no targets/],
+    'a target missing': [details({ actions: ['payments:read'] }), /^The tool payments needs a target/],
     'a target that is null': [details({ ...payment, target: null }), /^The target is a non-empty string/],
     'a target that is a list': [details({ ...payment, target: ['acct-1'] }), /^The target is a non-empty string/],
     'a target that is empty': [details({ ...payment, target: '' }), /^The target is a non-empty string/],

@@ -2,7 +2,8 @@ import type { AuditEvent } from '../../src/audit/event.ts'
 import { formatTime } from '../../src/kernel/clock.ts'
 import { systemRandom } from '../../src/kernel/ids.ts'
 import type { Database } from '../../src/storage/engine.ts'
-import { createLedger, type Ledger, type LedgerOptions, type RowsChange } from '../../src/storage/ledger.ts'
+import type { RowsChange } from '../../src/storage/change.ts'
+import { createLedger, type Ledger, type LedgerOptions } from '../../src/storage/ledger.ts'
 import { createTestClock, createTestLog, type TestClock } from '../harness.ts'
 
 /** When the tests' clock starts. */

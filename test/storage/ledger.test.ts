@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import type { Database } from '../../src/storage/engine.ts'
-import type { Recorded, RowsChange } from '../../src/storage/ledger.ts'
+import type { Recorded, RowsChange } from '../../src/storage/change.ts'
 import { createTestDatabase, describeEngines } from '../harness.ts'
 import { checkLog } from './check-log.ts'
 import { countWrites, grantChange, note, openLedger, startMs } from './changes.ts'

@@ -1,7 +1,7 @@
 import pg from 'pg'
 import { describe, expect, inject, onTestFinished, test } from 'vitest'
 import type { Database } from '../../src/storage/engine.ts'
-import type { Recorded } from '../../src/storage/ledger.ts'
+import type { Recorded } from '../../src/storage/change.ts'
 import { openPostgres } from '../../src/storage/postgres.ts'
 import { createTestDatabase, type TestDatabase } from '../harness.ts'
 import { checkLog } from './check-log.ts'

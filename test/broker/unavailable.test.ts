@@ -1,0 +1,141 @@
+import { sql } from 'kysely'
+import pg from 'pg'
+import { describe, expect, test } from 'vitest'
+import { getToken, startBroker, type TestAgent, type TestBroker } from '../broker.ts'
+import { describeEngines } from '../harness.ts'
+import { countGrants, isActive, post, type Endpoint } from '../http/oauth-requests.ts'
+
+/** Every OAuth request, with assertions that are kept, so that they can be sent again. */
+function requests(agent: TestAgent, token: string): [Endpoint, Record<string, string>][] {
+  return [
+    ['token', agent.form({ grant_type: 'client_credentials', scope: 'tickets:read' })],
+    ['token', agent.form({ grant_type: 'client_credentials', scope: 'tickets:purge' })],
+    ['token', agent.form({ grant_type: 'client_credentials', scope: 'no:such' })],
+    ['introspect', agent.form({ token })],
+    ['revoke', agent.form({ token })],
+  ]
+}
+
+async function expectUnavailable(broker: TestBroker, sent: ReturnType<typeof requests>): Promise<void> {
+  for (const [endpoint, form] of sent) {
+    const answer = await post(broker, endpoint, { form })
+    expect(answer, `${endpoint} ${form['scope'] ?? ''}`).toMatchObject({ status: 503, body: { error: 'temporarily_unavailable' } })
+    expect(answer.headers.get('retry-after')).toBe('2')
+  }
+}
+
+/** What did not come through has spent nothing: the very same requests succeed. */
+async function expectRecovered(broker: TestBroker, sent: ReturnType<typeof requests>): Promise<void> {
+  const statuses = []
+  for (const [endpoint, form] of sent) statuses.push((await post(broker, endpoint, { form })).status)
+  expect(statuses).toEqual([200, 400, 400, 200, 200])
+}
+
+async function runAsOwner(broker: TestBroker, ...statements: string[]): Promise<void> {
+  const url = new URL(broker.database.ownerLocation)
+  const name = url.pathname.slice(1)
+  // From another database, so that this connection does not count as one of its own.
+  url.pathname = '/postgres'
+  const owner = new pg.Client({ connectionString: url.href })
+  await owner.connect()
+  for (const statement of statements) await owner.query(statement.replaceAll('$database', name))
+  await owner.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = $1', [name])
+  await owner.end()
+}
+
+/** Makes the log impossible to write, and possible again. */
+function setReadOnly(broker: TestBroker, readOnly: boolean): Promise<unknown> {
+  if (broker.database.engine === 'postgres') {
+    return runAsOwner(broker, `alter database $database set default_transaction_read_only = ${readOnly ? 'on' : 'off'}`)
+  }
+  return sql.raw(`pragma query_only = ${readOnly ? 'on' : 'off'}`).execute(broker.broker.database.maintenance)
+}
+
+async function prepare(engine: 'sqlite' | 'postgres') {
+  const broker = await startBroker(engine)
+  const agent = await broker.register('triage-bot')
+  const { access_token: token } = await getToken(broker, agent, { scope: 'tickets:read' })
+  expect(await isActive(broker, agent, token)).toBe(true)
+  return { broker, agent, token, sent: requests(agent, token) }
+}
+
+describeEngines('When the log cannot be written (invariant 1)', (engine) => {
+  test('nothing is issued, introspection does not answer, and all goes on afterwards', async () => {
+    const { broker, agent, token, sent } = await prepare(engine)
+    const size = (await broker.events()).length
+    await setReadOnly(broker, true)
+    await expectUnavailable(broker, sent)
+    expect(await broker.events()).toHaveLength(size)
+    expect(await countGrants(broker)).toBe(1)
+    expect((await broker.sendAsAdmin('POST', '/v1/revocations', { workload: 'triage-bot' })).status).toBe(503)
+    await setReadOnly(broker, false)
+    expect(await isActive(broker, agent, token)).toBe(true)
+    await expectRecovered(broker, sent)
+    expect(await isActive(broker, agent, token)).toBe(false)
+    expect(await countGrants(broker)).toBe(2)
+  })
+
+  test('refusals of strangers are counted until it can', async () => {
+    const { broker, agent } = await prepare(engine)
+    const refuse = () => post(broker, 'token', { form: { ...agent.form({ grant_type: 'client_credentials' }), client_assertion: 'x' } })
+    await refuse()
+    broker.clock.advance(60_000)
+    await setReadOnly(broker, true)
+    await broker.broker.refusals.flush()
+    expect(broker.logLines.join('')).toContain('refusals could not be recorded yet')
+    await refuse()
+    await setReadOnly(broker, false)
+    const before = (await broker.events()).length
+    await broker.broker.refusals.flush(true)
+    expect((await broker.events()).slice(before)).toMatchObject([
+      { type: 'authentication.refused', reason: 'assertion_malformed', count: 1, since: '2026-01-15T12:01:00.000Z' },
+      { type: 'authentication.refused', reason: 'assertion_malformed', count: 1, since: '2026-01-15T12:00:00.000Z' },
+    ])
+  })
+
+  test('because an older database was put in its place, issuance stops for good', async () => {
+    const { broker, sent } = await prepare(engine)
+    // As if this process had seen a longer log than the database now holds.
+    broker.broker.ledger.observe({ size: 1_000_000, epoch: 0, timeMs: 0, frontier: [] })
+    await expectUnavailable(broker, sent)
+    expect(broker.broker.ledger.halted).toMatch(/looks like a restored backup/)
+    await expectUnavailable(broker, sent)
+    const ready = await broker.send('GET', '/readyz')
+    expect(ready.status).toBe(503)
+    expect(await ready.json()).toMatchObject({ status: 'not ready', parts: { log: 'halted' } })
+    expect(await countGrants(broker)).toBe(1)
+  })
+})
+
+describeEngines('When the database is away', (engine) => {
+  test.skipIf(engine === 'sqlite')('nobody is told that a token is alive, nobody is called a stranger, and all goes on afterwards', async () => {
+    const { broker, sent } = await prepare(engine)
+    await runAsOwner(broker, 'alter database $database with allow_connections false')
+    await expectUnavailable(broker, sent)
+    // Neither does it say more than that to those who show nothing.
+    const stranger = await post(broker, 'token', { form: { grant_type: 'client_credentials', scope: 'tickets:read' } })
+    expect([401, 503]).toContain(stranger.status)
+    expect((await broker.send('GET', '/readyz')).status).toBe(503)
+    expect((await broker.sendAsAdmin('GET', '/v1/workloads')).status).toBe(503)
+    await runAsOwner(broker, 'alter database $database with allow_connections true')
+    await expectRecovered(broker, sent)
+  })
+})
+
+describe('A bug', () => {
+  test('is answered with nothing but that it happened, and logged', async () => {
+    const { broker, sent } = await prepare('sqlite')
+    const ledger = {
+      ...broker.broker.ledger,
+      append: async () => {
+        throw new TypeError('the secret is hunter2')
+      },
+    }
+    Object.assign(broker.broker, { ledger })
+    const [first] = sent
+    const answer = await post(broker, 'token', { form: first?.[1] ?? {} })
+    expect(answer).toMatchObject({ status: 500, body: { error: 'server_error' } })
+    expect(answer.text).not.toContain('hunter2')
+    expect(broker.logLines.join('')).toContain(answer.requestId)
+  })
+})

@@ -1,0 +1,214 @@
+import { cpSync, existsSync, statSync, writeFileSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
+import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { findFreePort } from './free-port.ts'
+import { createTestFolder } from './harness.ts'
+import { runProgram, runShell, startProgram, type Program } from './program.ts'
+
+const policies = fileURLToPath(new URL('../policies', import.meta.url))
+
+/** A folder with the sample policies, as a checkout of the repository has it, and a free port. */
+async function setUp() {
+  const cwd = createTestFolder()
+  cpSync(policies, join(cwd, 'policies'), { recursive: true })
+  const port = await findFreePort()
+  const serve = (...more: readonly string[]): Program => startProgram(['serve', '--dev', '--port', String(port), ...more], { cwd })
+  return { cwd, port, serve, url: `http://127.0.0.1:${port}` }
+}
+
+/** The lines of the introduction that are to be typed, a continued one as one. */
+function commandsIn(out: string): string[] {
+  const lines = out.replaceAll('\\\n', '').split('\n')
+  return lines.map((line) => line.trim()).filter((line) => /^(?:export |npx stint |TOKEN=)/.test(line))
+}
+
+/** The JSON object that stands indented behind a line which ends so. */
+function jsonAfter(out: string, line: string): Record<string, unknown> {
+  const [, text = ''] = new RegExp(`${line}:?\\n\\n( {2}\\{\\n[^]*?\\n {2}\\}\\n)`).exec(out) ?? []
+  return JSON.parse(text) as Record<string, unknown>
+}
+
+describe('stint serve --dev', () => {
+  test('shows a newcomer a first token, and every command that it prints does what it says', async () => {
+    const { cwd, serve, url } = await setUp()
+    const first = serve()
+    await first.until('Ctrl-C stops it.')
+    const { out, err } = first.said()
+    expect(err).toBe('')
+    expect(out).toContain(`Stint is ready at ${url} (development mode`)
+    const credentials = out.match(/stint_op_[\w-]+/g) ?? []
+    expect(credentials).toHaveLength(1)
+
+    const claims = jsonAfter(out, 'Its claims')
+    expect(claims).toMatchObject({ iss: url, sub: 'spiffe://stint.local/triage-bot', scope: 'tickets:read tickets:comment' })
+    const entry = jsonAfter(out, 'as entry \\d+')
+    expect(entry).toMatchObject({ type: 'grant.issued', workload: 'triage-bot', grant: claims['jti'], task: 'hello', decision: { verdict: 'allow' } })
+    expect(out).toContain(`as entry ${String(entry['index'])}:`)
+
+    for (const file of ['root.key', 'triage-bot.key', 'stint.db']) expect([file, statSync(join(cwd, '.stint', file)).mode & 0o777]).toEqual([file, 0o600])
+    expect(statSync(join(cwd, '.stint')).mode & 0o777).toBe(0o700)
+
+    const commands = commandsIn(out)
+    expect(commands.map((command) => command.replace(/^npx stint ([a-z]+(?: [a-z]+)?).*/, '$1').replace(/=.*/, ''))).toEqual([
+      'export STINT_OPERATOR_TOKEN',
+      'export STINT_URL',
+      'token payments',
+      'TOKEN',
+      'token introspect',
+      'revoke',
+      'token introspect',
+      'audit list',
+      'key create',
+      'workload register',
+      'token docs',
+    ])
+    // One shell for all of them, as a person would have; each one's output and end behind a mark.
+    const script = commands.map((command) => `${command}\necho "=> $?"; echo "=> $?" >&2`).join('\n')
+    const ran = await runShell(script, { cwd })
+    const outs = ran.out.split(/=> \d+\n/)
+    const errs = ran.err.split(/=> \d+\n/)
+    const codes = [...ran.out.matchAll(/=> (\d+)\n/g)].map(([, code]) => Number(code))
+    expect([codes, ran.err]).toEqual([[0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0], ran.err])
+    expect(errs[2]).toMatch(/^stint: .*polic/)
+    expect(outs[4]).toMatch(/^active +yes\n/)
+    expect(outs[5]).toMatch(/^Ended \d+ grants?\./)
+    expect(outs[6]).toMatch(/^active +no\n/)
+    expect(outs[7]).toMatch(/grants\.revoked.*\n/)
+    expect(outs[9]).toMatch(/^name +my-bot\n/)
+    expect(outs[10]).toContain('spiffe://stint.local/my-bot')
+
+    // A second start on the same data finds everything, and shows no credential again.
+    expect(await first.stop()).toMatchObject({ code: 0, err: '', out: expect.stringContaining('Stopping: finishing what was begun.') })
+    const second = serve()
+    await second.until('Ctrl-C stops it.')
+    expect(second.said().out).not.toMatch(/stint_op_|eyJ|Its claims/)
+    const [token = '', address = ''] = commands
+    const still = await runShell(`${token}\n${address}\nnpx stint workload list`, { cwd })
+    expect([still.code, still.out]).toEqual([0, expect.stringMatching(/^my-bot [^]*^triage-bot /m)])
+    expect(await second.stop('SIGINT')).toMatchObject({ code: 0, signal: null, err: '' })
+  })
+
+  test('quotes a folder for the shell, and serves with policies that do not know its sample agent', async () => {
+    const { cwd, port } = await setUp()
+    const files = createTestFolder()
+    writeFileSync(join(files, 'rules.cedar'), '')
+    cpSync(join(policies, 'tools'), join(files, 'tools'), { recursive: true })
+    const args = ['serve', '--dev', '--port', String(port), '--data', "my data's"]
+    const bare = startProgram([...args, '--policies', files], { cwd })
+    await bare.until('Ctrl-C stops it.')
+    expect(bare.said().err).toMatch(/^The sample agent could not be shown: .*polic/)
+    expect(bare.said().out).toMatch(/stint_op_/)
+    expect((await fetch(`http://127.0.0.1:${port}/readyz`)).status).toBe(200)
+    expect((await bare.stop()).code).toBe(0)
+
+    const other = startProgram(['serve', '--dev', '--port', String(port), '--data', "my other data's"], { cwd })
+    await other.until('Ctrl-C stops it.')
+    const get = commandsIn(other.said().out).find((command) => command.startsWith('TOKEN=')) ?? ''
+    const environment = commandsIn(other.said().out).filter((command) => command.startsWith('export '))
+    const ran = await runShell([...environment, get, 'echo "$TOKEN"'].join('\n'), { cwd })
+    expect(ran).toMatchObject({ code: 0, err: '', out: expect.stringMatching(/^eyJ/) })
+  })
+
+  test('refuses what it cannot serve: used data, a used port, no policies, a broken option', async () => {
+    const { cwd, port, serve } = await setUp()
+    const first = serve()
+    await first.until('Ctrl-C stops it.')
+    const [sameData, samePort, noPolicies] = await Promise.all([
+      runProgram(['serve', '--dev', '--port', String(await findFreePort())], { cwd }),
+      runProgram(['serve', '--dev', '--port', String(port), '--data', 'other'], { cwd }),
+      runProgram(['serve', '--dev', '--port', String(await findFreePort()), '--data', 'third', '--policies', 'nowhere'], { cwd }),
+    ])
+    expect(sameData).toMatchObject({ code: 1, out: '', err: expect.stringMatching(/^stint: another process has .*stint\.db open: stop it first/) })
+    expect(samePort).toMatchObject({ code: 1, out: '', err: `stint: cannot listen on 127.0.0.1 port ${port}: something else listens there: stop it, or choose another port\n` })
+    expect(noPolicies).toMatchObject({ code: 1, out: '', err: expect.stringMatching(/^stint: There is no policy folder ".*nowhere"/) })
+    // The first one has noticed nothing.
+    expect((await fetch(`http://127.0.0.1:${port}/readyz`)).status).toBe(200)
+    expect((await first.stop()).code).toBe(0)
+
+    // Files that do not load are fatal where nothing is in force yet, and otherwise leave what is in force.
+    writeFileSync(join(cwd, 'policies/broken.cedar'), 'permit (principal, action, resource);')
+    const again = serve()
+    await again.until('Ctrl-C stops it.')
+    expect(again.said().err).toContain('the policy folder does not load; the set in force stays')
+    expect((await fetch(`http://127.0.0.1:${port}/readyz`)).status).toBe(200)
+    await again.stop()
+    const fresh = await runProgram(['serve', '--dev', '--port', String(port), '--data', 'fourth'], { cwd })
+    expect(fresh).toMatchObject({ code: 1, out: '', err: expect.stringMatching(/^stint: .*broken\.cedar:1:1/) })
+  })
+
+  test('and its options are given right, or explained', async () => {
+    const cwd = createTestFolder()
+    const cases: readonly (readonly [readonly string[], string])[] = [
+      [[], 'give either --config FILE (production) or --dev'],
+      [['--dev', '--config', 'x'], 'give either --config FILE (production) or --dev'],
+      [['--config', 'x', '--port', '1'], 'are for --dev'],
+      [['--dev', '--port', '0'], 'is not a port'],
+      [['--dev', '--port', '65536'], 'is not a port'],
+      [['--dev', 'now'], 'serve takes no now'],
+    ]
+    for (const [args, message] of cases) {
+      const ended = await runProgram(['serve', ...args], { cwd })
+      expect([args, ended.code, ended.err]).toEqual([args, 2, expect.stringContaining(message)])
+    }
+    expect(existsSync(join(cwd, '.stint'))).toBe(false)
+  })
+})
+
+/** A connection on which a request is begun and its body not finished. */
+async function beginRequest(port: number): Promise<Socket> {
+  const socket = connect(port, '127.0.0.1')
+  onTestFinished(() => void socket.destroy())
+  socket.on('error', () => undefined)
+  const body = 'grant_type=password'
+  socket.write(
+    `POST /oauth2/token HTTP/1.1\r\nhost: 127.0.0.1:${port}\r\ncontent-type: application/x-www-form-urlencoded\r\n` +
+      `content-length: ${body.length}\r\n\r\n${body.slice(0, -1)}`,
+  )
+  // Its headers have arrived once the server has answered one that was sent later.
+  await fetch(`http://127.0.0.1:${port}/healthz`)
+  return socket
+}
+
+describe('A broker that is told to stop', () => {
+  test.each(['SIGTERM', 'SIGINT'] as const)('by %s answers what was begun, takes nothing new, and ends well', async (signal) => {
+    const { port, serve } = await setUp()
+    const program = serve()
+    await program.until('Ctrl-C stops it.')
+    const idle = connect(port, '127.0.0.1')
+    onTestFinished(() => void idle.destroy())
+    const idleEnd = idle.toArray()
+    const socket = await beginRequest(port)
+    program.child.kill(signal)
+    await program.until('Stopping: finishing what was begun.')
+    // Connections on which nothing is under way are closed, and no new one is taken.
+    expect(await idleEnd).toEqual([])
+    await expect(fetch(`http://127.0.0.1:${port}/healthz`)).rejects.toThrow('fetch failed')
+    expect(program.child.exitCode).toBe(null)
+
+    const answer = socket.toArray()
+    const beganMs = performance.now()
+    socket.write('d')
+    const text = Buffer.concat((await answer) as Buffer[]).toString()
+    expect(text).toMatch(/^HTTP\/1\.1 400 /)
+    expect(text).toContain('unsupported_grant_type')
+    // Told to the client, so that it does not send its next request on this connection.
+    expect(text).toMatch(/\r\nconnection: close\r\n/i)
+    expect(await program.ended).toMatchObject({ code: 0, signal: null, err: '' })
+    // By then, and not when the deadline for what hangs has come.
+    expect(performance.now() - beganMs).toBeLessThan(5000)
+  })
+
+  test('ends at once when it is told again, by whichever signal', async () => {
+    const { port, serve } = await setUp()
+    const program = serve()
+    await program.until('Ctrl-C stops it.')
+    await beginRequest(port)
+    program.child.kill('SIGINT')
+    await program.until('Stopping: finishing what was begun.')
+    await setTimeout(20)
+    expect(await program.stop('SIGTERM')).toMatchObject({ code: null, signal: 'SIGTERM' })
+  })
+})
