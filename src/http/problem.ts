@@ -76,7 +76,12 @@ export function answerProblem(c: Context, error: BrokerError, requestId: string)
 }
 
 function setErrorHeaders(c: Context, error: BrokerError): void {
-  if (error.code === 'unauthenticated') c.header('www-authenticate', 'Bearer realm="stint"')
+  const authorization = c.req.header('authorization')
+  // RFC 6749 §5.2: a client that tried the Authorization header is answered in the scheme that it tried.
+  const scheme = error.code === 'invalid_client' && /^basic\b/i.test(authorization ?? '') ? 'Basic' : 'Bearer'
+  if (error.code === 'unauthenticated' || (error.code === 'invalid_client' && authorization !== undefined)) {
+    c.header('www-authenticate', `${scheme} realm="stint"`)
+  }
   if (error.code === 'unavailable') c.header('retry-after', String(retryAfterSeconds))
 }
 

@@ -6,7 +6,7 @@ import { countGrants, post } from '../http/oauth-requests.ts'
 
 /** Token requests that all carry the same assertion. */
 function repeatable(agent: TestAgent, claims: Record<string, unknown> = {}) {
-  const form = { ...agent.form({ grant_type: 'client_credentials', scope: 'tickets:read' }), client_assertion: agent.assert(claims) }
+  const form: Record<string, string> = { ...agent.form({ grant_type: 'client_credentials', scope: 'tickets:read' }), client_assertion: agent.assert(claims) }
   return { form, send: async (broker: TestBroker) => (await post(broker, 'token', { form })).status }
 }
 
@@ -40,9 +40,9 @@ describeEngines('An assertion that is used again', (engine) => {
     expect(await send(broker)).toBe(200)
     broker.clock.advance(59_000)
     expect(await send(broker)).toBe(401)
-    const { client_assertion: assertion = '', client_assertion_type: type = '' } = form
+    const { grant_type: _grant, scope: _scope, ...client } = form
     for (const endpoint of ['introspect', 'revoke'] as const) {
-      const answer = await post(broker, endpoint, { form: { client_assertion: assertion, client_assertion_type: type, token: 'x' } })
+      const answer = await post(broker, endpoint, { form: { ...client, token: 'x' } })
       expect(answer).toMatchObject({ status: 401, body: { error: 'invalid_client' } })
     }
     await expectRefused(broker, 'replayed', 3)

@@ -42,7 +42,7 @@ describe('The metadata (RFC 8414)', () => {
       const [right, wrong] = name.endsWith('_uri') ? ['GET', 'POST'] : ['POST', 'GET']
       const statuses = await Promise.all([right, wrong].map(async (method) => (await broker.send(method, pathname)).status))
       expect(statuses, name).toEqual([name.endsWith('_uri') ? 200 : 400, 405])
-      expect((await broker.send(wrong, pathname)).headers.get('allow')).toBe(right)
+      expect((await broker.send(wrong, pathname)).headers.get('allow')).toContain(right)
     }
   })
 })

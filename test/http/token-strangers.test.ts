@@ -308,13 +308,21 @@ describe('A stranger', () => {
 })
 
 describe('An Authorization header', () => {
-  test.each(['Basic c3BpZmZlOng=', 'Bearer x', 'Negotiate x', 'x'])('%s is no way for a workload to authenticate', async (authorization) => {
+  const challenges = [
+    ['Basic c3BpZmZlOng=', 'Basic realm="stint"'],
+    ['bearer x', 'Bearer realm="stint"'],
+    ['Negotiate x', 'Bearer realm="stint"'],
+    ['x', 'Bearer realm="stint"'],
+  ] as const
+  test.each(challenges)('%s is no way for a workload to authenticate', async (authorization, challenge) => {
     const broker = await startBroker('sqlite')
     const answer = await post(broker, 'token', {
       form: { grant_type: 'client_credentials', scope: 'tickets:read' },
       headers: { authorization },
     })
     expect(answer).toMatchObject({ status: 401, body: { error: 'invalid_client' } })
+    // RFC 6749 §5.2.
+    expect(answer.headers.get('www-authenticate')).toBe(challenge)
     await broker.broker.refusals.flush(true)
     expect(await broker.lastEvent('authentication.refused')).toMatchObject({ reason: 'assertion_missing', count: 1 })
   })

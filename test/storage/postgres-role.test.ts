@@ -92,6 +92,10 @@ describe.skipIf(server.missing !== undefined)(`The PostgreSQL role${where}`, () 
     expect(await refusalOf(url)).toContain('synchronous_commit is off')
   })
 
+  test('is not opened by a URL that would lift the time limits', () => {
+    expect(() => openPostgres({ url: 'postgres://a:b@127.0.0.1/c?options=-c%20statement_timeout%3D0' })).toThrow('must not carry `options`')
+  })
+
   test('of the broker can take no guard away (invariant 3)', async () => {
     const files = await createTestDatabase('postgres')
     const database = await files.open()
