@@ -127,7 +127,7 @@ async function startBroker(parts: Parts, { host, port, tls, onlyFrom }: Listenin
     composition = await compose(parts)
   } catch (error) {
     await parts.database.close()
-    throw error
+    throw describeSilence(error, parts.database)
   }
   const limits = { headersTimeout: 10_000, requestTimeout: 30_000, keepAliveTimeout: 30_000, maxHeaderSize: 16 * 1024 }
   const { fetch } = composition.app
@@ -159,6 +159,13 @@ async function startBroker(parts: Parts, { host, port, tls, onlyFrom }: Listenin
       await composition.close()
     },
   }
+}
+
+/** What a database that does not answer throws may have no message at all, where its name stands for several addresses. */
+function describeSilence(error: unknown, { isTransactionError }: Database): unknown {
+  if (error instanceof BrokerError || !(error instanceof Error) || !isTransactionError(error)) return error
+  const reason = error.message === '' && 'code' in error ? String(error.code) : error.message
+  return new BrokerError({ code: 'unavailable', publicMessage: `the database does not answer: ${reason}`, cause: error })
 }
 
 function listen(server: Server, host: string, port: number): Promise<void> {
@@ -196,6 +203,8 @@ function prepareDrain(server: Server): () => Promise<void> {
   return async () => {
     const closed = new Promise<void>((resolve) => server.close(() => resolve()))
     server.closeIdleConnections()
+    // Neither is one known that has sent nothing yet of its handshake.
+    for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy()
     for (const [response, socket] of answering) {
       // What is kept alive would stay open after its answer for as long as its client likes.
       if (response.headersSent) response.once('finish', () => socket.end())

@@ -3,11 +3,14 @@ import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { runRecorded } from './cli/recorder.ts'
 import { findFreePort } from './free-port.ts'
 import { createTestFolder } from './harness.ts'
 import { runProgram, runShell, startProgram, type Program } from './program.ts'
+
+// Starting a process takes as long as the machine lets it.
+vi.setConfig({ testTimeout: 60_000 })
 
 const policies = fileURLToPath(new URL('../policies', import.meta.url))
 
@@ -197,7 +200,7 @@ describe('A broker that is told to stop', () => {
     expect(text).toMatch(/\r\nconnection: close\r\n/i)
     expect(await program.ended).toMatchObject({ code: 0, signal: null, err: '' })
     // By then, and not when the deadline for what hangs has come.
-    expect(performance.now() - beganMs).toBeLessThan(5000)
+    expect(performance.now() - beganMs).toBeLessThan(8000)
   })
 
   test('ends at once when it is told again, by whichever signal', async () => {

@@ -86,11 +86,10 @@ function parseDetails(value: unknown): Details {
   const fail = (message: string): never => {
     throw refuse('invalid_authorization_details', message)
   }
-  if (!Array.isArray(value) || value.length !== 1) {
+  const detail: unknown = Array.isArray(value) && value.length === 1 ? value[0] : undefined
+  if (typeof detail !== 'object' || detail === null || Array.isArray(detail)) {
     return fail('The authorization_details are a JSON array of exactly one object, with no member named twice')
   }
-  const detail: unknown = value[0]
-  if (typeof detail !== 'object' || detail === null || Array.isArray(detail)) return fail('The authorization_details are an array of exactly one object')
   const unknown = Object.keys(detail).find((name) => !detailMembers.includes(name))
   if (unknown !== undefined) return fail(`The authorization_details have an unknown member ${show(unknown)}; it takes ${detailMembers.join(', ')}`)
   const { type, actions, target, task, ttl_seconds: ttlSeconds } = detail as Record<string, unknown>

@@ -38,6 +38,8 @@ async function answerToken(c: RouteContext): Promise<Response> {
     c.get('requestId'),
   )
   c.header('stint-audit-index', String(token.auditIndex))
+  // RFC 6749 §5.1 asks for it beside `no-store`.
+  c.header('pragma', 'no-cache')
   return c.json({
     access_token: token.accessToken,
     token_type: 'Bearer',

@@ -6,7 +6,8 @@ import { countGrants, post } from '../http/oauth-requests.ts'
 
 /** Token requests that all carry the same assertion. */
 function repeatable(agent: TestAgent, claims: Record<string, unknown> = {}) {
-  const form: Record<string, string> = { ...agent.form({ grant_type: 'client_credentials', scope: 'tickets:read' }), client_assertion: agent.assert(claims) }
+  const parameters = { grant_type: 'client_credentials', scope: 'tickets:read' }
+  const form: Record<string, string> = { ...agent.form(parameters), client_assertion: agent.assert(claims) }
   return { form, send: async (broker: TestBroker) => (await post(broker, 'token', { form })).status }
 }
 

@@ -1,9 +1,11 @@
 import { sql } from 'kysely'
 import pg from 'pg'
 import { describe, expect, test } from 'vitest'
+import { openPostgres } from '../../src/storage/postgres.ts'
 import { getToken, startBroker, type TestAgent, type TestBroker } from '../broker.ts'
 import { describeEngines } from '../harness.ts'
 import { countGrants, isActive, post, type Endpoint } from '../http/oauth-requests.ts'
+import { startTcpProxy } from '../storage/tcp-proxy.ts'
 
 /** Every OAuth request, with assertions that are kept, so that they can be sent again. */
 function requests(agent: TestAgent, token: string): [Endpoint, Record<string, string>][] {
@@ -109,15 +111,21 @@ describeEngines('When the log cannot be written (invariant 1)', (engine) => {
 
 describeEngines('When the database is away', (engine) => {
   test.skipIf(engine === 'sqlite')('nobody is told that a token is alive, nobody is called a stranger, and all goes on afterwards', async () => {
-    const { broker, agent, sent } = await prepare(engine)
-    await runAsOwner(broker, 'alter database $database with allow_connections false')
+    const { broker: direct, agent, token, sent } = await prepare(engine)
+    const url = new URL(direct.database.location)
+    const proxy = await startTcpProxy(Number(url.port))
+    url.port = String(proxy.port)
+    const open = async () => openPostgres({ url: url.href })
+    const broker = await startBroker(engine, { beside: { ...direct, database: { ...direct.database, open } } })
+    expect(await isActive(broker, agent, token)).toBe(true)
+    await proxy.stop()
     await expectUnavailable(broker, sent)
     // A refusal has to be sure that nothing newer is committed.
     const stranger = { ...agent.form({ grant_type: 'client_credentials', scope: 'tickets:read' }), client_assertion: 'x' }
     expect((await post(broker, 'token', { form: stranger })).status).toBe(503)
     expect((await broker.send('GET', '/readyz')).status).toBe(503)
     expect((await broker.sendAsAdmin('GET', '/v1/workloads')).status).toBe(503)
-    await runAsOwner(broker, 'alter database $database with allow_connections true')
+    await proxy.listen()
     await expectRecovered(broker, sent)
   })
 })

@@ -3,7 +3,6 @@ import { fileURLToPath } from 'node:url'
 import { sql, type RawBuilder } from 'kysely'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { routes } from '../../src/http/app.ts'
-import { bodyBytesMax, policyBytesMax } from '../../src/http/body.ts'
 import { startDevelopment } from '../../src/main.ts'
 import { openPostgres } from '../../src/storage/postgres.ts'
 import { startBroker, type TestBroker } from '../broker.ts'
@@ -11,17 +10,6 @@ import { findFreePort } from '../free-port.ts'
 import { createTestFolder, createTestLog, describeEngines } from '../harness.ts'
 
 const pathOf = (path: string): string => path.replaceAll(':kid', 'A'.repeat(43)).replaceAll(/:\w+/g, 'bot')
-
-/** Sends a body of exactly these bytes as an admin. */
-function sendBody(broker: TestBroker, method: string, path: string, body: string | Uint8Array<ArrayBuffer> | ReadableStream, headers: Record<string, string> = {}) {
-  const init = {
-    method,
-    headers: { 'content-type': 'application/json', authorization: `Bearer ${broker.adminCredential}`, ...headers },
-    body,
-    ...(body instanceof ReadableStream && { duplex: 'half' as const }),
-  }
-  return broker.app.request(path, init)
-}
 
 describe('Every answer', () => {
   test('has a request id of its own, is not to be stored unless it says so, and is what it says it is', async () => {
@@ -131,93 +119,6 @@ async function asOwner(broker: TestBroker, statement: RawBuilder<unknown>): Prom
   const owner = openPostgres({ url: broker.database.ownerLocation })
   await statement.execute(owner.maintenance).finally(() => owner.close())
 }
-
-describe('A body', () => {
-  test.each([
-    ['no type', { 'content-type': '' }],
-    ['a form', { 'content-type': 'application/x-www-form-urlencoded' }],
-    ['text', { 'content-type': 'text/plain' }],
-    ['another charset', { 'content-type': 'application/json; charset=utf-16' }],
-    ['a further parameter', { 'content-type': 'application/json; profile=x' }],
-    ['another kind of JSON', { 'content-type': 'application/json-patch+json' }],
-    ['two types', { 'content-type': 'application/json, text/plain' }],
-  ])('of %s is refused as such', async (_, headers) => {
-    const broker = await startBroker('sqlite')
-    await broker.register('bot')
-    const response = await sendBody(broker, 'PATCH', '/v1/workloads/bot', '{"stage":"sandbox"}', headers)
-    expect([response.status, await response.json()]).toMatchObject([415, { type: 'urn:stint:problem:unsupported-media-type' }])
-  })
-
-  test('is one JSON object that all parsers read alike, or refused', async () => {
-    const broker = await startBroker('sqlite')
-    await broker.register('bot')
-    const events = await broker.events()
-    const bodies: (string | Uint8Array<ArrayBuffer>)[] = [
-      '',
-      '{',
-      '{"stage":"sandbox"',
-      '{"stage":"sandbox",}',
-      '{"stage":"sandbox"}x',
-      "{'stage':'sandbox'}",
-      '{"stage":"sandbox"} {"stage":"pilot"}',
-      '{"stage":"sandbox","stage":"pilot"}',
-      '{"stage":"sandbox","st\\u0061ge":"pilot"}',
-      '{"owner":{"team":"a","team":"b","contact":"x:y"}}',
-      '[{"stage":"sandbox"}]',
-      '[]',
-      'null',
-      'true',
-      '"stage"',
-      '7',
-      '\ufeff{"stage":"sandbox"}',
-      '{"purpose":"\\ud800"}',
-      Uint8Array.from(Buffer.from('{"purpose":"\xff"}', 'latin1')),
-      Uint8Array.from(Buffer.from('{"stage":"sandbox"}', 'utf16le')),
-      '['.repeat(30_000),
-      `${'['.repeat(30_000)}${']'.repeat(30_000)}`,
-      `${'{"a":'.repeat(10_000)}1${'}'.repeat(10_000)}`,
-      `{"tags":${'['.repeat(30_000)}${']'.repeat(30_000)}}`,
-      `{"owner":${'{"team":'.repeat(7_000)}1${'}'.repeat(7_000)}}`,
-    ]
-    for (const body of bodies) {
-      const response = await sendBody(broker, 'PATCH', '/v1/workloads/bot', body)
-      const what = String(body).slice(0, 60)
-      expect([what, response.status, await response.json()]).toMatchObject([what, 400, { type: 'urn:stint:problem:invalid-input' }])
-    }
-    expect(await broker.events()).toEqual(events)
-    expect((await sendBody(broker, 'PATCH', '/v1/workloads/bot', ' {"stage":"sandbox"}\n', { 'content-type': 'Application/JSON; charset="UTF-8"' })).status).toBe(200)
-  })
-
-  /** A body of so many bytes that is sent in pieces, without a length. */
-  function inPieces(bytes: number): ReadableStream<Uint8Array> {
-    let left = bytes
-    return new ReadableStream({
-      pull(controller) {
-        if (left <= 0) return controller.close()
-        controller.enqueue(new Uint8Array(Math.min(left, 16_384)).fill(0x20))
-        left -= 16_384
-      },
-    })
-  }
-
-  test.each([
-    ['PATCH', '/v1/workloads/bot', bodyBytesMax],
-    ['PUT', '/v1/policy', policyBytesMax],
-    ['POST', '/oauth2/token', bodyBytesMax],
-  ])('of %s %s that is too large is refused, whether it says its length or not', async (method, path, max) => {
-    const broker = await startBroker('sqlite')
-    const events = await broker.events()
-    for (const body of [inPieces(max + 1), new Uint8Array(max + 1).fill(0x20)]) {
-      const announced = body instanceof Uint8Array ? { 'content-length': String(body.length) } : {}
-      const response = await sendBody(broker, method, path, body, announced)
-      expect([response.status, await response.json()]).toMatchObject([413, path.startsWith('/v1') ? { type: 'urn:stint:problem:payload-too-large' } : { error: 'invalid_request' }])
-    }
-    // At the limit it is read, and refused for what it holds.
-    for (const body of [inPieces(max), new Uint8Array(max).fill(0x20)]) expect((await sendBody(broker, method, path, body)).status).toBe(400)
-    expect(await broker.events()).toEqual(events)
-    expect(broker.logLines.filter((line) => line.includes('"error"'))).toEqual([])
-  })
-})
 
 /** What a broker in development answers to a request of exactly these lines. */
 async function startRaw() {

@@ -7,10 +7,8 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import { systemClock } from '../../src/kernel/clock.ts'
 import { createTestClock } from '../harness.ts'
 import { findFreePort } from '../free-port.ts'
-import { createAgent, startBroker, type TestAgent, type TestBroker } from '../broker.ts'
+import { createAgent, dayMs, startBroker, type TestAgent, type TestBroker } from '../broker.ts'
 import { details } from './oauth-requests.ts'
-
-const day = () => new Date(Date.now() + 86_400_000).toISOString()
 
 /** A broker on a real socket whose issuer is where it listens. */
 async function serve(): Promise<{ broker: TestBroker; issuer: string }> {
@@ -30,15 +28,18 @@ async function serve(): Promise<{ broker: TestBroker; issuer: string }> {
 /** A registered workload, its key as the libraries want it. */
 async function register(broker: TestBroker, issuer: string, name: string, alg: 'ES256' | 'Ed25519') {
   const agent = await createAgent(name, issuer, createTestClock(), alg)
-  const response = await broker.sendAsAdmin('POST', '/v1/workloads', {
-    name,
-    environment: 'test',
-    stage: 'pilot',
-    owner: { team: 'support', contact: 'oncall:support' },
-    purpose: 'Runs in a test',
-    tags: [],
-    review_at: day(),
-    jwks: { keys: [agent.publicJwk] },
+  const response = await fetch(`${issuer}/v1/workloads`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${broker.adminCredential}`, 'content-type': 'application/json' },
+    body: JSON.stringify({
+      name,
+      environment: 'test',
+      stage: 'pilot',
+      owner: { team: 'support', contact: 'oncall:support' },
+      purpose: 'Runs in a test',
+      review_at: new Date(Date.now() + dayMs).toISOString(),
+      jwks: { keys: [agent.publicJwk] },
+    }),
   })
   expect(response.status).toBe(201)
   return { agent, key: await toCryptoKey(agent) }
@@ -64,7 +65,10 @@ describe.each(['ES256', 'Ed25519'] as const)('With a key for %s,', (alg) => {
     const client = { client_id: agent.clientId }
     const auth = oauth.PrivateKeyJwt({ key, kid: agent.kid })
 
-    const parameters = { authorization_details: details({ actions: ['tickets:read'], task: 't-1', ttl_seconds: 60 }), resource: 'https://tickets.test' }
+    const parameters = {
+      authorization_details: details({ actions: ['tickets:read'], task: 't-1', ttl_seconds: 60 }),
+      resource: 'https://tickets.test',
+    }
     const given = await oauth.processClientCredentialsResponse(
       as,
       client,

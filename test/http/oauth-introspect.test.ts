@@ -12,7 +12,8 @@ describeEngines('Introspection', (engine) => {
     const triage = await broker.register('triage-bot')
     const introspector = await broker.register('tickets-api', { team: 'platform' })
     const stranger = await broker.register('nosy-bot')
-    const { access_token: token } = await getToken(broker, triage, { authorization_details: details({ actions: ['tickets:read'], task: 't-1' }) })
+    const asked = details({ actions: ['tickets:read'], task: 't-1' })
+    const { access_token: token } = await getToken(broker, triage, { authorization_details: asked })
     const { jti, iat, exp } = decodeJwt(token)
     const alive = {
       active: true,
@@ -69,14 +70,13 @@ describeEngines('Introspection', (engine) => {
   test.each(Object.entries(endings))('calls the tokens of a workload dead that is %s, at once and on every process', async (_, end) => {
     const broker = await startBroker(engine)
     const reviewAt = formatTime(broker.clock.nowMs() + 60_000)
-    await broker.register('triage-bot', { reviewAt }).then(async (agent) => {
-      const introspector = await broker.register('tickets-api')
-      const { access_token: token } = await getToken(broker, agent, { scope: 'tickets:read' })
-      const asked = engine === 'postgres' ? await startBroker(engine, { beside: broker }) : broker
-      expect(await isActive(asked, introspector, token)).toBe(true)
-      await end(broker)
-      expect(await isActive(asked, introspector, token)).toBe(false)
-    })
+    const agent = await broker.register('triage-bot', { reviewAt })
+    const introspector = await broker.register('tickets-api')
+    const { access_token: token } = await getToken(broker, agent, { scope: 'tickets:read' })
+    const asked = engine === 'postgres' ? await startBroker(engine, { beside: broker }) : broker
+    expect(await isActive(asked, introspector, token)).toBe(true)
+    await end(broker)
+    expect(await isActive(asked, introspector, token)).toBe(false)
   })
 
   test('calls them alive again when the workload is resumed', async () => {
@@ -98,6 +98,11 @@ describeEngines('Introspection', (engine) => {
     const tickets = (testPolicies.get('tools/tickets.yaml') ?? '').replace('[tickets-api]', '[]')
     const files = Object.fromEntries([...testPolicies, ['tools/tickets.yaml', tickets]])
     expect((await broker.sendAsAdmin('PUT', '/v1/policy', { files })).status).toBe(200)
+    expect(await isActive(asked, introspector, token)).toBe(false)
+    expect(await isActive(asked, agent, token)).toBe(true)
+    // A tool that is gone has no introspectors; what was given for it is still its holder's to ask about.
+    const without = Object.fromEntries([...testPolicies].filter(([path]) => path === 'tools/payments.yaml'))
+    expect((await broker.sendAsAdmin('PUT', '/v1/policy', { files: without })).status).toBe(200)
     expect(await isActive(asked, introspector, token)).toBe(false)
     expect(await isActive(asked, agent, token)).toBe(true)
   })

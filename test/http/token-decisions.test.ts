@@ -181,8 +181,8 @@ describeEngines('A rule that counts', (engine) => {
     const brokers = engine === 'postgres' ? [broker, await startBroker(engine, { beside: broker })] : [broker]
     const agent = await broker.register('triage-bot')
     const other = await broker.register('other-bot')
-    const ask = (count: number) =>
-      Promise.all(Array.from({ length: count }, (_, i) => askToken(brokers[i % brokers.length] ?? broker, agent, { scope: 'tickets:read' })))
+    const askOne = (i: number) => askToken(brokers[i % brokers.length] ?? broker, agent, { scope: 'tickets:read' })
+    const ask = (count: number) => Promise.all(Array.from({ length: count }, (_, i) => askOne(i)))
     expect(tally(await ask(20))).toEqual({ 200: 3, access_denied: 17 })
     const decisions = (await broker.events()).filter((event) => event.type === 'grant.issued').map(decisionOf)
     expect(decisions.map(({ input }) => (input['context'] as { recentGrants?: number }).recentGrants)).toEqual([0, 1, 2])
@@ -204,9 +204,11 @@ describeEngines('A rule that counts', (engine) => {
 
   test('three denials an hour shut a workload out, and each denial of many at once counts', async () => {
     const broker = await startBroker(engine, { policies: threeStrikes })
+    const brokers = engine === 'postgres' ? [broker, await startBroker(engine, { beside: broker })] : [broker]
     const agent = await broker.register('triage-bot')
     expect((await askToken(broker, agent, { scope: 'tickets:read' })).status).toBe(200)
-    const answers = await Promise.all(Array.from({ length: 12 }, () => askToken(broker, agent, { scope: 'tickets:comment' })))
+    const deny = (i: number) => askToken(brokers[i % brokers.length] ?? broker, agent, { scope: 'tickets:comment' })
+    const answers = await Promise.all(Array.from({ length: 12 }, (_, i) => deny(i)))
     expect(tally(answers)).toEqual({ access_denied: 12 })
     const reasons = (await broker.events()).filter(({ type }) => type === 'grant.denied').map((event) => decisionOf(event).reasons[0])
     expect(reasons).toEqual([undefined, undefined, undefined, ...Array.from({ length: 9 }, () => 'three-strikes')])
@@ -218,7 +220,10 @@ describeEngines('A rule that counts', (engine) => {
 
 describe('A rule that reads the time', () => {
   test('sees the ledger\'s, not a remembered one', async () => {
-    const noon = '@id("mornings")\npermit (principal, action == Action::"tickets:read", resource) when { context.now < datetime("2026-01-15T13:00:00Z") };'
+    const noon = `@id("mornings")
+permit (principal, action == Action::"tickets:read", resource)
+when { context.now < datetime("2026-01-15T13:00:00Z") };
+`
     const broker = await startBroker('sqlite', { policies: withRules(noon) })
     const agent = await broker.register('triage-bot')
     expect((await askToken(broker, agent, { scope: 'tickets:read' })).status).toBe(200)

@@ -10,6 +10,8 @@ describeEngines('The token endpoint', (engine) => {
     const agent = await broker.register('triage-bot')
     const answer = await askToken(broker, agent, { scope: 'tickets:read tickets:comment', resource: 'https://tickets.test' })
     expect(answer.status).toBe(200)
+    // RFC 6749 §5.1.
+    expect(answer.headers.get('pragma')).toBe('no-cache')
     const { access_token: token, ...rest } = answer.body
     expect(rest).toEqual({ token_type: 'Bearer', expires_in: 600, scope: 'tickets:read tickets:comment' })
     const compact = String(token)
@@ -71,7 +73,8 @@ describeEngines('The token endpoint', (engine) => {
     const broker = await startBroker(engine)
     const agent = await broker.register('triage-bot')
     const assertion = agent.assert({ jti: 'ünïcode-日本', extra: '😀' })
-    const form = { ...agent.form({ grant_type: 'client_credentials', scope: 'tickets:read', client_id: agent.clientId }), client_assertion: assertion }
+    const parameters = { grant_type: 'client_credentials', scope: 'tickets:read', client_id: agent.clientId }
+    const form = { ...agent.form(parameters), client_assertion: assertion }
     const headers = { 'content-type': 'Application/X-WWW-Form-URLEncoded; charset=UTF-8' }
     expect(await post(broker, 'token', { form, headers })).toMatchObject({ status: 200 })
     expect(await countGrants(broker)).toBe(1)

@@ -1,0 +1,40 @@
+import { expect } from 'vitest'
+import { createAgent, issuer, type TestAgent, type TestBroker } from '../broker.ts'
+
+export type Body = Record<string, unknown>
+
+/** An answer, read. */
+export async function answerOf(response: Response): Promise<{ status: number; body: Body; index: string | null }> {
+  return { status: response.status, body: (await response.json()) as Body, index: response.headers.get('stint-audit-index') }
+}
+
+/** A workload's side that nobody has registered yet. */
+export async function newAgent(broker: TestBroker, name = 'bot'): Promise<TestAgent> {
+  return createAgent(name, issuer, broker.clock)
+}
+
+/** A registration that is in order, with single members replaced. */
+export function registrationOf(agent: TestAgent, changes: Body = {}): Body {
+  return {
+    name: agent.name,
+    environment: 'prod',
+    stage: 'pilot',
+    owner: { team: 'support', contact: 'oncall:support' },
+    purpose: 'Labels tickets',
+    tags: ['tier:1'],
+    review_at: '2026-06-30',
+    jwks: { keys: [agent.publicJwk] },
+    ...changes,
+  }
+}
+
+/** The workload `bot` as an admin sees it. */
+export const readBot = async (broker: TestBroker) => (await answerOf(await broker.sendAsAdmin('GET', '/v1/workloads/bot'))).body
+
+/** Runs the call, which must leave the log as it was. */
+export async function unrecorded<T>(broker: TestBroker, call: () => Promise<T>): Promise<T> {
+  const before = await broker.events()
+  const result = await call()
+  expect(await broker.events()).toEqual(before)
+  return result
+}
