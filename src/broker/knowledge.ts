@@ -4,13 +4,15 @@ import type { PolicySet } from '../policy/policy-set.ts'
 import { loadPolicySet } from '../policy/policy-set.ts'
 import type { Database } from '../storage/engine.ts'
 import { readHead, type Head } from '../storage/head.ts'
-import { readPolicyFiles, readPolicyInForce } from '../storage/policy-sets.ts'
+import { readPolicyFiles, readPolicyInForce, type PolicyInForce } from '../storage/policy-sets.ts'
 import { findWorkload } from '../storage/workloads.ts'
 
 /** What decisions read, as of one epoch. A commit under this epoch proves that none of it has changed (invariant 13). */
 export interface View {
   readonly epoch: number
   readonly policySet: PolicySet | undefined
+  /** Since when, and by which entry, that set is in force. */
+  readonly policyInForce: PolicyInForce | undefined
   readonly keyring: Keyring
   findWorkload(name: string): Promise<Workload | undefined>
 }
@@ -38,8 +40,7 @@ export function createKnowledge({ database, observe, loadKeyring, workloadsMax =
   let view: View | undefined
   let policySet: PolicySet | undefined
 
-  async function readPolicySet(): Promise<PolicySet | undefined> {
-    const inForce = await readPolicyInForce(db)
+  async function readPolicySet(inForce: PolicyInForce | undefined): Promise<PolicySet | undefined> {
     if (inForce === undefined) return undefined
     if (policySet?.hash === inForce.hash) return policySet
     const files = await readPolicyFiles(db, inForce.hash)
@@ -56,9 +57,11 @@ export function createKnowledge({ database, observe, loadKeyring, workloadsMax =
     observe(head)
     if (view?.epoch === head.epoch) return view
     const workloads = new Map<string, Workload | undefined>()
+    const policyInForce = await readPolicyInForce(db)
     const next: View = {
       epoch: head.epoch,
-      policySet: await readPolicySet(),
+      policySet: await readPolicySet(policyInForce),
+      policyInForce,
       keyring: await loadKeyring(),
       async findWorkload(name) {
         const known = workloads.get(name)

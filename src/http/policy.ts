@@ -3,7 +3,6 @@ import { applyPolicy } from '../broker/apply-policy.ts'
 import { isRecord, type JsonRecord } from '../identity/strict-json.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
-import { readPolicyInForce } from '../storage/policy-sets.ts'
 import { policyBytesMax, readJson } from './body.ts'
 import { operatorCaller } from './guards.ts'
 import { parseInput } from './query.ts'
@@ -26,9 +25,8 @@ export const policyRoutes: readonly Route[] = [
     path: '/v1/policy',
     access: 'admin',
     async handle(c) {
-      const { database, knowledge } = c.get('broker')
-      const inForce = await readPolicyInForce(database.read)
-      const { policySet } = await knowledge.refresh()
+      const { knowledge } = c.get('broker')
+      const { policySet, policyInForce: inForce } = await knowledge.refresh()
       if (inForce === undefined || policySet === undefined) {
         throw new BrokerError({ code: 'not_found', publicMessage: 'No policy set is in force yet: apply one with `stint policy apply`.' })
       }

@@ -161,6 +161,23 @@ describe('Introspection on SQLite', () => {
     expect(await isActive(broker, agent, token)).toBe(true)
   })
 
+  test('calls a token dead that the same keys signed under another issuer', async () => {
+    const broker = await startBroker('sqlite')
+    const agent = await broker.register('triage-bot')
+    const { access_token: token } = await getToken(broker, agent, { scope: 'tickets:read' })
+    await broker.close()
+    const renamed = await startBroker('sqlite', { beside: broker, issuer: 'https://renamed.test' })
+    const toRenamed = (parameters: Record<string, string>) => {
+      return { ...agent.form(parameters), client_assertion: agent.assert({ aud: 'https://renamed.test' }) }
+    }
+    const ask = async (sent: string) => {
+      return (await post(renamed, 'introspect', { form: toRenamed({ token: sent }) })).body['active']
+    }
+    expect(await ask(token)).toBe(false)
+    const form = toRenamed({ grant_type: 'client_credentials', scope: 'tickets:read' })
+    expect(await ask(String((await post(renamed, 'token', { form })).body['access_token']))).toBe(true)
+  })
+
   test('is not for admins: their credential authenticates no workload', async () => {
     const broker = await startBroker('sqlite')
     const agent = await broker.register('triage-bot', { reviewAt: formatTime(broker.clock.nowMs() + dayMs) })

@@ -25,6 +25,7 @@ const forms: Record<string, Malformed> = {
   'a parameter in other case': [raw('&Scope=x'), wrong, /parameter Scope is not taken/],
   'a list of PHP\'s': [raw('&scope%5B%5D=x'), wrong, /is not taken/],
   'a member of the prototype': [raw('&__proto__=x'), wrong, /__proto__ is not taken/],
+  'a name that would break out of a line': [raw('&%22%5c%0d%0a%c3%a9=x'), wrong, /^The parameter '\?\?\?\? is not taken here/],
   'a username': [raw('&username=x'), wrong, /username is not taken/],
   'a client_secret beside the assertion': [raw('&client_secret=x'), wrong, /client_secret is not taken here; authenticate by private_key_jwt/],
   'an empty parameter': [raw('&resource='), wrong, /resource is empty: give it a value or leave it out/],
