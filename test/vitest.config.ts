@@ -6,6 +6,7 @@ export default defineConfig({
     globalSetup: ['test/postgres.ts'],
     setupFiles: ['test/no-network.ts'],
     pool: 'forks',
+    maxWorkers: 2,
     testTimeout: 20_000,
     hookTimeout: 60_000,
     unstubEnvs: true,

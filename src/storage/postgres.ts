@@ -14,14 +14,18 @@ export interface PostgresOptions {
   readonly onConnectionLost?: (error: Error) => void
   /** How long a connection may be silent before it is given up; more than any statement may take on the server. */
   readonly silenceMsMax?: number
+  /** How long a batch waits for the log's lock before it fails. */
+  readonly lockMsMax?: number
 }
 
 /** Limits of every session, so that a process that hangs cannot hold the log's lock for long. */
-const sessionOptions = '-c lock_timeout=5s -c statement_timeout=15s -c idle_in_transaction_session_timeout=10s'
+function sessionOptions(lockMsMax: number): string {
+  return `-c lock_timeout=${lockMsMax} -c statement_timeout=15s -c idle_in_transaction_session_timeout=10s`
+}
 
 /** Opens a PostgreSQL database that any number of Stint processes share: one connection that writes, a pool that reads. */
 export function openPostgres(options: PostgresOptions): Database {
-  const { url, readersMax = 8, onConnectionLost = () => {}, silenceMsMax = 20_000 } = options
+  const { url, readersMax = 8, onConnectionLost = () => {}, silenceMsMax = 20_000, lockMsMax = 5_000 } = options
   if (URL.canParse(url) && new URL(url).searchParams.has('options')) {
     throw refused('the URL must not carry `options`: they would replace the time limits that keep the log from being held up')
   }
@@ -31,7 +35,7 @@ export function openPostgres(options: PostgresOptions): Database {
       max,
       connectionTimeoutMillis: 5_000,
       keepAlive: true,
-      options: sessionOptions,
+      options: sessionOptions(lockMsMax),
       types: { getTypeParser: typeParser },
     })
     made.on('error', onConnectionLost)

@@ -1,6 +1,6 @@
 import { sql } from 'kysely'
 import pg from 'pg'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { openPostgres } from '../../src/storage/postgres.ts'
 import { getToken, startBroker, type TestAgent, type TestBroker } from '../broker.ts'
 import { describeEngines } from '../harness.ts'
@@ -33,24 +33,25 @@ async function expectRecovered(broker: TestBroker, sent: ReturnType<typeof reque
   expect(statuses).toEqual([200, 400, 400, 200, 200])
 }
 
-async function runAsOwner(broker: TestBroker, ...statements: string[]): Promise<void> {
-  const url = new URL(broker.database.ownerLocation)
+/** Makes the log impossible to write, and possible again. Returns once this process reads again. */
+async function setReadOnly({ broker: { database }, database: { ownerLocation } }: TestBroker, readOnly: boolean): Promise<void> {
+  const state = readOnly ? 'on' : 'off'
+  if (database.engine === 'sqlite') {
+    await sql.raw(`pragma query_only = ${state}`).execute(database.maintenance)
+    return
+  }
+  const url = new URL(ownerLocation)
   const name = url.pathname.slice(1)
   // From another database, so that this connection does not count as one of its own.
   url.pathname = '/postgres'
   const owner = new pg.Client({ connectionString: url.href })
   await owner.connect()
-  for (const statement of statements) await owner.query(statement.replaceAll('$database', name))
-  await owner.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = $1', [name])
+  await owner.query(`alter database ${name} set default_transaction_read_only = ${state}`)
+  // It is for new connections, so the old ones go. The pool finds that out one by one.
+  await owner.query('select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = $1', [name])
   await owner.end()
-}
-
-/** Makes the log impossible to write, and possible again. */
-function setReadOnly(broker: TestBroker, readOnly: boolean): Promise<unknown> {
-  if (broker.database.engine === 'postgres') {
-    return runAsOwner(broker, `alter database $database set default_transaction_read_only = ${readOnly ? 'on' : 'off'}`)
-  }
-  return sql.raw(`pragma query_only = ${readOnly ? 'on' : 'off'}`).execute(broker.broker.database.maintenance)
+  const select = () => sql`select 1`.execute(database.read)
+  await vi.waitFor(() => Promise.all(Array.from({ length: 8 }, select)), { timeout: 10_000 })
 }
 
 async function prepare(engine: 'sqlite' | 'postgres') {
@@ -71,7 +72,7 @@ describeEngines('When the log cannot be written (invariant 1)', (engine) => {
     expect(await countGrants(broker)).toBe(1)
     expect((await broker.sendAsAdmin('POST', '/v1/revocations', { workload: 'triage-bot' })).status).toBe(503)
     await setReadOnly(broker, false)
-    expect(await isActive(broker, agent, token)).toBe(true)
+    await vi.waitFor(async () => expect(await isActive(broker, agent, token)).toBe(true), { timeout: 10_000 })
     await expectRecovered(broker, sent)
     expect(await isActive(broker, agent, token)).toBe(false)
     expect(await countGrants(broker)).toBe(2)
@@ -88,7 +89,10 @@ describeEngines('When the log cannot be written (invariant 1)', (engine) => {
     await refuse()
     await setReadOnly(broker, false)
     const before = (await broker.events()).length
-    await broker.broker.refusals.flush(true)
+    await vi.waitFor(async () => {
+      await broker.broker.refusals.flush(true)
+      expect((await broker.events()).length).toBeGreaterThan(before)
+    }, { timeout: 10_000 })
     expect((await broker.events()).slice(before)).toMatchObject([
       { type: 'authentication.refused', reason: 'assertion_malformed', count: 1, since: '2026-01-15T12:00:00.000Z' },
       { type: 'authentication.refused', reason: 'assertion_malformed', count: 1, since: '2026-01-15T12:01:00.000Z' },
@@ -126,6 +130,7 @@ describeEngines('When the database is away', (engine) => {
     expect((await broker.send('GET', '/readyz')).status).toBe(503)
     expect((await broker.sendAsAdmin('GET', '/v1/workloads')).status).toBe(503)
     await proxy.listen()
+    await vi.waitFor(async () => expect(await isActive(broker, agent, token)).toBe(true), { timeout: 10_000 })
     await expectRecovered(broker, sent)
   })
 })

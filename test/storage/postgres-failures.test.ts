@@ -198,10 +198,8 @@ describe.skipIf(server.missing !== undefined)(`When PostgreSQL fails${where}`, (
 
   test('a log that another session holds is waited for, but not for ever', async () => {
     const { files, direct } = await openThroughProxy()
-    const url = new URL(files.location)
     // Shorter than in production.
-    url.searchParams.set('options', '-c lock_timeout=800ms')
-    const database = openPostgres({ url: url.href })
+    const database = openPostgres({ url: files.location, lockMsMax: 800 })
     onTestFinished(() => database.close())
     const { ledger } = openLedger(database)
     const owner = await connectOwner(files)
