@@ -30,6 +30,8 @@ export interface CatalogLookup {
 }
 
 const actionsMax = 32
+/** Of all names together: a token says them twice, and must stay below the 16 KiB that verifiers take. */
+const actionsLengthMax = 2_048
 // Names of work: what ticket and workflow systems use, and nothing that could break out of a log line or a tag.
 const taskPattern = /^[A-Za-z0-9][\w.:/@#+-]{0,127}$/
 
@@ -115,6 +117,9 @@ function parseDetails(value: unknown): Details {
 /** The one tool that all actions belong to. */
 function findTool(actions: readonly string[], { tools }: CatalogLookup, code: ErrorCode): Tool {
   if (actions.length > actionsMax) throw refuse(code, `At most ${actionsMax} actions fit into one request`)
+  if (actions.join(' ').length > actionsLengthMax) {
+    throw refuse(code, `The names of the actions may have ${actionsLengthMax} characters together: ask for fewer at a time`)
+  }
   let found: Tool | undefined
   for (const [position, action] of actions.entries()) {
     const tool = tools.get(action.slice(0, Math.max(0, action.indexOf(':'))))

@@ -80,7 +80,7 @@ export function openPostgres(options: PostgresOptions): Database {
       // Without a state it is not the server's answer to a statement: the connection broke, or could not be had.
       if (state === '') return isDriverError(error)
       // Not 25P02: it follows a failed statement, and going back to the savepoint heals it.
-      return isConnectionState(state) || /^(?:25006|25P03|40|53|55P03|57014|58|XX)/.test(state)
+      return isConnectionState(state) || /^(?:25006|25P03|40|53|55000|55P03|57014|58|XX)/.test(state)
     },
     isUniqueViolation: (error) => sqlState(error) === '23505',
     async close() {

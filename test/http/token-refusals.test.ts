@@ -37,6 +37,7 @@ const requests: Record<string, [Record<string, string>, string, RegExp]> = {
   'quotes and control characters come back tamed': [{ scope: '"\\\r\nset-cookie:x' }, 'invalid_scope', /no action \?\?\?\?set-cookie:x;/],
   'two tools': [{ scope: 'tickets:read payments:read' }, 'invalid_scope', /one tool, but this one names tickets and payments/],
   'an action twice': [{ scope: 'tickets:read tickets:read' }, 'invalid_scope', /tickets:read is named twice/],
+  'names longer than a token': [{ scope: Array.from({ length: 32 }, (_, i) => `tickets:${String(i).padStart(63, 'a')}`).join(' ') }, 'invalid_scope', /2048 characters together/],
   '33 actions': [{ scope: Array.from({ length: 33 }, (_, i) => `tickets:a${i}`).join(' ') }, 'invalid_scope', /^At most 32 actions/],
   'a scope that needs a target': [{ scope: 'payments:read' }, 'invalid_request', /^The tool payments needs a target.*authorization_details/],
 
