@@ -34,6 +34,7 @@ export function findDeadLiterals(policy: PolicyJson, catalog: Catalog): LiteralP
     policy.action.op === '==' ? checkComparedGroup(constraintEntities(policy.action)[0], groups) : undefined,
     policy.resource.op === '==' ? checkComparedTool(constraintEntities(policy.resource)[0], catalog) : undefined,
     checkScopeTools(policy, catalog),
+    policy.effect === 'forbid' ? checkForbiddenTarget(constraintEntities(policy.resource)[0], catalog) : undefined,
   ]
   walkConditions(policy, (node) => {
     for (const value of node.operator === 'Value' ? [node.fields['value']] : []) {
@@ -88,6 +89,14 @@ function checkComparedGroup(entity: TypeAndId | undefined, groups: ReadonlySet<s
 function checkComparedTool(entity: TypeAndId | undefined, catalog: Catalog): LiteralProblem | undefined {
   if (entity?.type !== 'Tool' || catalog.get(entity.id)?.target?.required !== true) return undefined
   return { literal: entity, message: `requests for ${entity.id} always name a target: match its targets with "in"` }
+}
+
+/** A forbid on one target says nothing of a request that names none, and so is about the whole tool. */
+function checkForbiddenTarget(entity: TypeAndId | undefined, catalog: Catalog): LiteralProblem | undefined {
+  const name = entity?.id.split('/', 1)[0] ?? ''
+  if (entity?.type !== 'Target' || catalog.get(name)?.target?.required !== false) return undefined
+  const message = `a request for ${name} may leave its target out and would pass this forbid: make the target required, or forbid the tool`
+  return { literal: entity, message }
 }
 
 /** An action of one tool is never requested with a resource of another. */

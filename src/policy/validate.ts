@@ -1,4 +1,4 @@
-import type { Catalog, Tool } from './catalog.ts'
+import { sensitivities, type Catalog, type Tool, type ToolAction } from './catalog.ts'
 import { validatePolicies } from './cedar.ts'
 import { readEntity, walkConditions } from './expression.ts'
 import { constraintEntities, findDeadLiterals } from './literals.ts'
@@ -54,9 +54,10 @@ function dropConsequences(problems: readonly PolicyProblem[]): readonly PolicyPr
 function groupByTools(rules: readonly Rule[], catalog: Catalog): { tools: readonly Tool[]; members: Rule[] }[] {
   const groups = new Map<string, { tools: readonly Tool[]; members: Rule[] }>()
   for (const rule of rules) {
-    const tools = toolsInScope(rule, catalog)
-    if (guardsNothingYet(rule, tools)) continue
-    const key = tools.map((tool) => tool.name).join('/')
+    const inScope = toolsInScope(rule, catalog)
+    const early = guardsNothingYet(rule, inScope)
+    const tools = early ? inScope.map(withEverySensitivity) : inScope
+    const key = `${early ? 'early' : ''}/${tools.map((tool) => tool.name).join('/')}`
     const group = groups.get(key) ?? { tools, members: [] }
     groups.set(key, group)
     group.members.push(rule)
@@ -93,6 +94,16 @@ function guardsNothingYet({ json }: Rule, tools: readonly Tool[]): boolean {
   const levels = new Set(tools.flatMap((tool) => [...tool.actions.values()].map((action) => `sensitivity:${action.sensitivity}`)))
   const known = ['sensitivity:low', 'sensitivity:medium', 'sensitivity:high']
   return names.every((name) => known.includes(name) && !levels.has(name))
+}
+
+/** The tool as it will be once it has actions of every sensitivity: what such a guard says is validated against that. */
+function withEverySensitivity(tool: Tool): Tool {
+  const added = sensitivities.map((level): [string, ToolAction] => {
+    // No verb of a real action has a space.
+    const verb = `some ${level}`
+    return [`${tool.name}:${verb}`, { name: `${tool.name}:${verb}`, verb, sensitivity: level, settings: {} }]
+  })
+  return { ...tool, actions: new Map([...tool.actions, ...added]) }
 }
 
 function toolOf(actionName: string): string {

@@ -44,7 +44,7 @@ describe('default deny (invariant 4)', () => {
   })
 
   test('the target is in its tool, and the tool is not its target', () => {
-    const rules = '@id("tool") permit (principal, action == Action::"docs:read", resource in Tool::"docs"); @id("no") forbid (principal, action, resource == Target::"docs/secret");'
+    const rules = '@id("tool") permit (principal, action == Action::"docs:read", resource in Tool::"docs"); @id("no") forbid (principal, action, resource) when { resource == Target::"docs/secret" };'
     const docs = { tool: 'docs', actions: ['docs:read'] }
     expect(decide(rules, docs).verdict).toBe('allow')
     expect(decide(rules, { ...docs, target: 'wiki' }).verdict).toBe('allow')

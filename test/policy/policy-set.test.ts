@@ -118,12 +118,19 @@ describe('names and values that no request will ever have: a forbid on one would
 @id("a") forbid (principal in Team::"support", action in [Action::"tickets:*", Action::"docs:read"], resource);
 @id("b") forbid (principal, action in Action::"sensitivity:high", resource) when { principal.stage == "sandbox" };
 @id("c") forbid (principal, action, resource in Tool::"payments") when { ["pilot"].contains(principal.stage) };
-@id("d") forbid (principal == Workload::"x-1", action, resource == Target::"docs/wiki") when { principal.stage like "p*" };
+@id("d") forbid (principal == Workload::"x-1", action, resource == Target::"payments/acme") when { principal.stage like "p*" };
 @id("e") forbid (principal, action == Action::"docs:read", resource == Tool::"docs");
 @id("f") permit (principal, action in [Action::"tickets:read", Action::"docs:read"], resource) when { action == Action::"tickets:read" };
 @id("g") forbid (principal, action == Action::"tickets:read", resource) when { action in [Action::"docs:*", Action::"tickets:*"] };
 `),
     ).toEqual([])
+  })
+
+  test('a guard on one target of a tool that can be asked for as a whole is refused', () => {
+    for (const scope of ['resource == Target::"docs/wiki"', 'resource in Target::"docs/wiki"', 'resource is Target in Target::"docs/wiki"']) {
+      expect(problemsOf(`@id("x") forbid (principal, action, ${scope});`)).toEqual([expect.stringContaining('may leave its target out')])
+      expect(problemsOf(`@id("x") permit (principal, action, ${scope});`)).toEqual([])
+    }
   })
 
   test('a guard may be there before the first action of its sensitivity; a permit may not', () => {
@@ -132,6 +139,9 @@ describe('names and values that no request will ever have: a forbid on one would
       return 'set' in loadPolicySet(new Map([...lowOnly, ['r.cedar', `@id("x") ${effect} (principal, action in Action::"sensitivity:high", resource);`]]))
     }
     expect({ forbid: load('forbid'), permit: load('permit') }).toEqual({ forbid: true, permit: false })
+    const wrong = '@id("x") forbid (principal, action in Action::"sensitivity:high", resource) when { principal.stgae == "sandbox" };'
+    const loaded = loadPolicySet(new Map([...lowOnly, ['r.cedar', wrong]]))
+    expect('problems' in loaded && loaded.problems.map(formatProblem)).toEqual([expect.stringContaining('stgae')])
   })
 })
 

@@ -268,7 +268,10 @@ test('slices and remembered verdicts always say what Cedar says of the whole set
     {
       numRuns: 100,
       // Chance alone would now and then leave out a verdict that must have been seen below.
-      examples: [[[['permit', 'principal', 'action', 'resource', 'when { context.approvals >= 1 }']], [plainRequest]]],
+      examples: [
+        [[['permit', 'principal', 'action', 'resource', 'when { context.approvals >= 1 }']], [plainRequest]],
+        [[['permit', 'principal', 'action', 'resource', 'when { context.approvals + 9223372036854775807 > 0 }']], [{ ...plainRequest, approvals: 1 }]],
+      ],
     },
   )
   expect(compared).toBeGreaterThan(1000)
