@@ -84,7 +84,6 @@ export type AuditEvent =
       selector: { readonly workload?: string; readonly task?: string; readonly before?: string }
       workload?: string
       task?: string
-      revoked: number
       reason?: string
     })
   | (Common & {
@@ -128,7 +127,7 @@ export const eventFields: { readonly [T in AuditEventType]: readonly FieldsOf<T>
   'grant.denied': [...ofRequest, 'decision'],
   'grant.refused': ['workload', 'code', 'detail', 'proof_kid'],
   'grant.revoked': ['workload', 'grant', 'tool', 'task', 'reason'],
-  'grants.revoked': ['selector', 'workload', 'task', 'revoked', 'reason'],
+  'grants.revoked': ['selector', 'workload', 'task', 'reason'],
   'authentication.refused': ['realm', 'reason', 'count', 'since', 'until', 'claimed'],
   'introspection.refused': ofForeignGrant,
   'revocation.refused': ofForeignGrant,

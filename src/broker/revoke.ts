@@ -1,6 +1,6 @@
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
-import { countLiveGrants, insertRevocation, type RevocationSelector } from '../storage/grants.ts'
+import { countRevokedBy, insertRevocation, type RevocationSelector } from '../storage/grants.ts'
 import { findWorkload } from '../storage/workloads.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
 import { commit } from './commit.ts'
@@ -10,8 +10,10 @@ import { endGrant } from './release.ts'
 export type RevocationTarget = { readonly grant: string } | RevocationSelector
 
 export interface RevocationReport {
-  /** Live grants that this call ended. */
+  /** Live grants that this call ended, as far as they were counted. */
   readonly revoked: number
+  /** There were more than the count looked at; the revocation covers those too. */
+  readonly more: boolean
   readonly alreadyEnded: number
   /** The entry that records it; absent when nothing was alive to end. */
   readonly auditIndex?: number
@@ -30,10 +32,11 @@ export async function revokeGrants(
   if ('grant' in target) {
     const { result, index } = await commit(broker, { apply: endGrant(target.grant, caller, reason) })
     if (result === 'unknown') throw new BrokerError({ code: 'not_found', publicMessage: `There is no grant ${target.grant}.` })
-    return result === 'revoked' ? { revoked: 1, alreadyEnded: 0, auditIndex: index } : { revoked: 0, alreadyEnded: 1 }
+    const report = { more: false, revoked: result === 'revoked' ? 1 : 0, alreadyEnded: result === 'revoked' ? 0 : 1 }
+    return result === 'revoked' ? { ...report, auditIndex: index } : report
   }
   const { workload, task, beforeMs } = target
-  const { result, index } = await commit(broker, {
+  const { index } = await commit(broker, {
     async apply(tx, place) {
       if (workload !== undefined && (await findWorkload(tx, workload)) === undefined) {
         throw new BrokerError({ code: 'not_found', publicMessage: `There is no workload ${workload}.` })
@@ -41,10 +44,10 @@ export async function revokeGrants(
       if (beforeMs !== undefined && beforeMs > place.timeMs) {
         throw new BrokerError({ code: 'invalid_input', publicMessage: 'before must not be in the future: a revocation covers what was issued.' })
       }
-      const revoked = await countLiveGrants(tx, target, place.timeMs)
+      // One row, however many grants it ends: the brake must not get slower the more there is to stop.
       await insertRevocation(tx, place.index, target)
       return {
-        result: revoked,
+        result: undefined,
         raisesEpoch: false,
         events: [
           {
@@ -57,12 +60,13 @@ export async function revokeGrants(
             },
             ...(workload !== undefined && { workload }),
             ...(task !== undefined && { task }),
-            revoked,
             ...(reason !== undefined && { reason }),
           },
         ],
       }
     },
   })
-  return { revoked: result, alreadyEnded: 0, auditIndex: index }
+  // Counted once it is done: for the person who asked, and nothing depends on it.
+  const counted = await countRevokedBy(broker.database.read, target, index, broker.ledger.nowMs())
+  return { ...counted, alreadyEnded: 0, auditIndex: index }
 }

@@ -103,13 +103,12 @@ function describeAccess(event: Event): string | undefined {
   return parts.filter((part) => part !== undefined).join(' ')
 }
 
-/** A revocation of many: how many, and of what. */
+/** A revocation of many: of what. */
 function describeSelector(event: Event): string | undefined {
   const selector = readObject(event, 'selector')
   if (selector === undefined) return undefined
-  const revoked = event['revoked']
   const of = Object.entries(selector).map(([name, value]) => `${name} ${String(value)}`)
-  return `${typeof revoked === 'number' ? `${count(revoked, 'grant')} ` : ''}of ${of.length === 0 ? 'all' : of.join(', ')}`
+  return `all grants of ${of.join(', ')}`
 }
 
 /** What a record was and what it became. */

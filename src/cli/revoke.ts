@@ -56,10 +56,10 @@ Examples:
 
 /** Says what happened and no more than can be claimed (invariant 8). */
 function describeResult(result: RevocationResult): string {
-  const { revoked, already_ended: alreadyEnded, effect, audit_index: index } = result
+  const { revoked, more, already_ended: alreadyEnded, effect, audit_index: index } = result
   const before = alreadyEnded === 0 ? '' : ` (${alreadyEnded} had ended already)`
   const entry = index === undefined ? '' : ` Audit entry ${index}.`
-  const ended = `Ended ${revoked} ${revoked === 1 ? 'grant' : 'grants'}${before}.`
+  const ended = `Ended ${more ? 'more than ' : ''}${revoked} ${revoked === 1 ? 'grant' : 'grants'}${before}.`
   return `${ended}${revoked === 0 ? '' : ` ${describeEffect(effect)}`}${entry}\n`
 }
 

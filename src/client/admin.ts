@@ -86,7 +86,7 @@ export function createAdminClient(options: AdminClientOptions): AdminClient {
 
     async revokeGrants(revocation) {
       const { body } = await send({ method: 'POST', path: '/v1/revocations', json: revocation })
-      const shape = { revoked: 'number', already_ended: 'number', effect: 'string', audit_index: 'number?' } as const
+      const shape = { revoked: 'number', more: 'boolean', already_ended: 'number', effect: 'string', audit_index: 'number?' } as const
       // The shape was checked; the type states the same. So for each cast below.
       return readObject(body, shape, 'a revocation') as unknown as RevocationResult
     },

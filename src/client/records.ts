@@ -91,8 +91,10 @@ export interface Revocation {
 
 /** What a revocation did. */
 export interface RevocationResult {
-  /** Number of live grants that were ended. */
+  /** Number of live grants that were ended, as far as they were counted. */
   readonly revoked: number
+  /** There were more than were counted; they have ended too. */
+  readonly more: boolean
   readonly already_ended: number
   /** How the end reaches those who hold or accept the credential (invariant 8). */
   readonly effect: string

@@ -42,6 +42,7 @@ export const revocationRoutes: readonly Route[] = [
       // Whoever asks is told at once; whoever verifies a token offline waits for its expiry (invariant 8).
       return c.json({
         revoked: report.revoked,
+        more: report.more,
         already_ended: report.alreadyEnded,
         effect: 'introspection',
         audit_index: report.auditIndex,

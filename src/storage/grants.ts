@@ -1,4 +1,4 @@
-import { sql, type Kysely, type Selectable } from 'kysely'
+import { sql, type Kysely, type Selectable, type SelectQueryBuilder } from 'kysely'
 import type { GrantFacts } from '../grant/grant.ts'
 import { formatTime } from '../kernel/clock.ts'
 import type { GrantTable, Schema } from './schema.ts'
@@ -68,39 +68,55 @@ export async function insertRevocation(tx: Kysely<Schema>, index: number, select
   await tx.insertInto('revocation').values(row).execute()
 }
 
-/** How many grants fit the selector and are alive at this instant, as far as single revocations go. */
-export async function countLiveGrants(db: Kysely<Schema>, selector: RevocationSelector, nowMs: number): Promise<number> {
-  let query = db
-    .selectFrom('grants')
-    .select((eb) => eb.fn.countAll<number>().as('count'))
-    .where('expires_at', '>', formatTime(nowMs))
-    .where('revoked_index', 'is', null)
-    .where(coveredBy, 'is', null)
-  if (selector.workload !== undefined) query = query.where('workload', '=', selector.workload)
-  if (selector.task !== undefined) query = query.where('task', '=', selector.task)
-  if (selector.beforeMs !== undefined) query = query.where('issued_at', '<', formatTime(selector.beforeMs))
-  return Number((await query.executeTakeFirstOrThrow()).count)
+/** Counting stops here: it tells people what happened, and must not cost more the more there is. */
+export const countedMax = 10_000
+
+/**
+ * How many live grants the revocation of this selector and index has ended, among the first `countedMax` that fit it;
+ * `more` says that there were more to look at.
+ */
+export async function countRevokedBy(
+  db: Kysely<Schema>,
+  selector: RevocationSelector,
+  index: number,
+  nowMs: number,
+): Promise<{ readonly revoked: number; readonly more: boolean }> {
+  let live = db.selectFrom('grants').selectAll().where('expires_at', '>', formatTime(nowMs)).limit(countedMax + 1)
+  if (selector.workload !== undefined) live = live.where('workload', '=', selector.workload)
+  if (selector.task !== undefined) live = live.where('task', '=', selector.task)
+  if (selector.beforeMs !== undefined) live = live.where('issued_at', '<', formatTime(selector.beforeMs))
+  const { looked, revoked } = await db
+    .selectFrom(live.as('grants'))
+    .select((eb) => eb.fn.countAll<number>().as('looked'))
+    .select(sql<number>`count(case when grants.revoked_index is null and ${coveredBy} = ${index} then 1 end)`.as('revoked'))
+    .executeTakeFirstOrThrow()
+  return { revoked: Math.min(Number(revoked), countedMax), more: Number(looked) > countedMax }
 }
 
-/** How many grants the workload got from this instant on. */
+/** How many grants the workload got from this instant on; at most `countedMax` are counted. */
 export async function countGrantsSince(db: Kysely<Schema>, workload: string, sinceMs: number): Promise<number> {
-  const { count } = await db
+  const found = db
     .selectFrom('grants')
-    .select((eb) => eb.fn.countAll<number>().as('count'))
+    .select('id')
     .where('workload', '=', workload)
     .where('issued_at', '>=', formatTime(sinceMs))
-    .executeTakeFirstOrThrow()
-  return Number(count)
+    .limit(countedMax)
+  return countRows(db, found)
 }
 
-/** How many requests of the workload the policy denied from this instant on. */
+/** How many requests of the workload the policy denied from this instant on; at most `countedMax` are counted. */
 export async function countDenialsSince(db: Kysely<Schema>, workload: string, sinceMs: number): Promise<number> {
-  const { count } = await db
+  const found = db
     .selectFrom('audit_event')
-    .select((eb) => eb.fn.countAll<number>().as('count'))
+    .select('idx as id')
     .where('type', '=', 'grant.denied')
     .where('workload', '=', workload)
     .where('time', '>=', formatTime(sinceMs))
-    .executeTakeFirstOrThrow()
+    .limit(countedMax)
+  return countRows(db, found)
+}
+
+async function countRows(db: Kysely<Schema>, found: SelectQueryBuilder<Schema, never, { id: string | number }>): Promise<number> {
+  const { count } = await db.selectFrom(found.as('found')).select((eb) => eb.fn.countAll<number>().as('count')).executeTakeFirstOrThrow()
   return Number(count)
 }

@@ -31,8 +31,8 @@ describe('describeEvent', () => {
     ['one stranger', { realm: 'operator', reason: 'operator_unknown', count: 1 }, 'operator operator_unknown, 1 time'],
     [
       'a revocation of many',
-      { selector: { workload: 'bot', before: '2026-11-21' }, revoked: 1, task: 't', reason: 'odd', actor: { kind: 'operator', id: 'a1' } },
-      '1 grant of workload bot, before 2026-11-21 reason "odd" by operator a1',
+      { selector: { workload: 'bot', before: '2026-11-21' }, task: 't', reason: 'odd', actor: { kind: 'operator', id: 'a1' } },
+      'all grants of workload bot, before 2026-11-21 reason "odd" by operator a1',
     ],
     ['a change', { before: { stage: 'pilot', tags: [] }, after: { stage: 'production', tags: [] } }, 'stage pilot → production'],
     ['a policy set', { policy_set: 'ab'.repeat(32), policies: 12, tools: 3 }, 'set abababababab policies 12 tools 3'],

@@ -5,7 +5,7 @@ import type { Database } from '../../src/storage/engine.ts'
 import {
   countDenialsSince,
   countGrantsSince,
-  countLiveGrants,
+  countRevokedBy,
   findGrant,
   insertRevocation,
   markGrantRevoked,
@@ -87,8 +87,8 @@ describeEngines('Grants', (engine) => {
     await ledger.append(grantChange('b7', { workload: 'b', task: '7' }))
     clock.advance(60_000)
     await ledger.append(grantChange('a_late', { workload: 'a' }))
-    expect(await countLiveGrants(database.read, selector, startMs + 60_000)).toBe(covered.length)
     const index = await revoke(ledger, selector)
+    expect(await countRevokedBy(database.read, selector, index, startMs + 60_000)).toEqual({ revoked: covered.length, more: false })
     await ledger.append(grantChange('a_after', { workload: 'a', task: '7' }))
     await ledger.append(grantChange('b_after', { workload: 'b', task: '7' }))
     const ends: Record<string, number | undefined> = {}
@@ -100,19 +100,20 @@ describeEngines('Grants', (engine) => {
     for (const id of covered) expect(await revokedIndexOf(database, id)).toBe(index)
   })
 
-  test('are alive until they expire or are revoked', async () => {
+  test('count as ended by a revocation only if they were alive', async () => {
     const { database, ledger } = await open(engine)
-    for (const [i, id] of ['x', 'y', 'z'].entries()) await ledger.append(grantChange(id, { expiresAtMs: startMs + 1000 * (i + 1) }))
-    const alive = (nowMs: number, selector: RevocationSelector = { workload: 'triage-bot' }) => countLiveGrants(database.read, selector, nowMs)
-    expect(await alive(startMs)).toBe(3)
-    expect(await alive(startMs + 999)).toBe(3)
-    expect(await alive(startMs + 1000)).toBe(2)
+    for (const [i, id] of ['w', 'x', 'y', 'z'].entries()) await ledger.append(grantChange(id, { expiresAtMs: startMs + 1000 * (i + 1) }))
     await ledger.transact({
       apply: async (tx, { index }) => (await markGrantRevoked(tx, 'y', index), { result: 0, events: [note()], raisesEpoch: false }),
     })
-    expect(await alive(startMs)).toBe(2)
-    await revoke(ledger, { workload: 'triage-bot' })
-    expect(await alive(startMs)).toBe(0)
+    const selector = { workload: 'triage-bot' }
+    const index = await revoke(ledger, selector)
+    const ended = async (nowMs: number, by = index) => (await countRevokedBy(database.read, selector, by, nowMs)).revoked
+    expect(await ended(startMs)).toBe(3)
+    expect(await ended(startMs + 999)).toBe(3)
+    expect(await ended(startMs + 1000)).toBe(2)
+    // The second one found nothing alive.
+    expect(await ended(startMs, await revoke(ledger, selector))).toBe(0)
   })
 
   test('and denials are counted from an instant on, per workload', async () => {

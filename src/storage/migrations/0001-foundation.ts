@@ -34,8 +34,9 @@ function tables({ int, text, bytes, options, keyed }: Record<'int' | 'text' | 'b
       target ${text}, task ${text}, audience ${text} not null, issued_index ${int} not null, issued_at ${text} not null,
       expires_at ${text} not null, revoked_index ${int}) ${options}`,
     'create index grants_by_workload on grants (workload, issued_at)',
-    'create index grants_by_task on grants (task, issued_at) where task is not null',
-    'create index grants_by_expiry on grants (expires_at)',
+    'create index grants_alive_by_workload on grants (workload, expires_at)',
+    'create index grants_alive_by_task on grants (task, expires_at) where task is not null',
+    'create index grants_alive on grants (expires_at)',
     `create table revocation (
       idx ${int} primary key, workload ${text}, task ${text}, before_time ${text},
       check (workload is not null or task is not null or before_time is not null)) ${options}`,
