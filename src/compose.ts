@@ -49,8 +49,13 @@ export async function compose(parts: Parts): Promise<Composition> {
 
   await prepareDatabase(database)
   const ledger = createLedger({ database, clock, random, log })
-  ledger.observe(await readHead(database.read))
-  await openLog({ ledger, issuer, trustDomain }, caller)
+  const head = await readHead(database.read)
+  ledger.observe(head)
+  const behindMs = head.timeMs - clock.nowMs()
+  if (behindMs > 5_000) {
+    log.error('the clock is behind the log: until it has caught up, proofs look expired; set the clock right', { behind_ms: behindMs })
+  }
+  await openLog({ ledger, database, issuer, trustDomain, log }, caller)
   const keys = await openKeyStore({ database, ledger, random, rootKey: parts.rootKey, caller })
   const broker: Broker = {
     issuer,

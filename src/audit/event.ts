@@ -11,6 +11,8 @@ export interface DecisionRecord extends JsonObject {
   readonly verdict: 'allow' | 'deny' | 'needs_approval'
   readonly approvals_needed?: number
   readonly reasons: readonly string[]
+  /** How many more deciding policies there were than an entry can name. */
+  readonly reasons_more?: number
   readonly errors: readonly string[]
   readonly policy_set: string
   readonly cedar_version: string

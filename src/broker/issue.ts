@@ -177,12 +177,16 @@ function denial({ verdict, approvalsNeeded = 1, allowedTtlSeconds }: Decision): 
   return new BrokerError({ code: 'access_denied', publicMessage })
 }
 
+const reasonsMax = 100
+
 function toRecord(decision: Decision): DecisionRecord {
   return {
     verdict: decision.verdict,
     ...(decision.approvalsNeeded !== undefined && { approvals_needed: decision.approvalsNeeded }),
-    reasons: decision.reasons,
-    errors: decision.errors,
+    // An entry has a size limit, and a decision that cannot be recorded cannot be answered.
+    reasons: decision.reasons.slice(0, reasonsMax),
+    ...(decision.reasons.length > reasonsMax && { reasons_more: decision.reasons.length - reasonsMax }),
+    errors: decision.errors.slice(0, reasonsMax).map((error) => error.slice(0, 300).toWellFormed()),
     policy_set: decision.policySet,
     cedar_version: decision.cedarVersion,
     input: decision.input,

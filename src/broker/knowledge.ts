@@ -15,6 +15,8 @@ export interface View {
   readonly policyInForce: PolicyInForce | undefined
   readonly keyring: Keyring
   findWorkload(name: string): Promise<Workload | undefined>
+  /** Whether `findWorkload` would answer without asking the database. */
+  remembersWorkload(name: string): boolean
 }
 
 /** What this process remembers of the database: always one epoch's view, replaced as a whole. */
@@ -56,7 +58,7 @@ export function createKnowledge({ database, observe, loadKeyring, workloadsMax =
     const head = await readHead(db)
     observe(head)
     if (view?.epoch === head.epoch) return view
-    const workloads = new Map<string, Workload | undefined>()
+    const workloads = new Map<string, Workload>()
     const policyInForce = await readPolicyInForce(db)
     const next: View = {
       epoch: head.epoch,
@@ -73,6 +75,7 @@ export function createKnowledge({ database, observe, loadKeyring, workloadsMax =
         }
         return found
       },
+      remembersWorkload: (name) => workloads.has(name),
     }
     if (view === undefined || view.epoch < next.epoch) view = next
     return next

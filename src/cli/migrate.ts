@@ -51,7 +51,7 @@ Examples:
         const ledger = createLedger({ database, clock: systemClock, random: systemRandom, log })
         ledger.observe(await readHead(database.read))
         const caller = { actor: { kind: 'stint', id: 'migrate' } } as const
-        await openLog({ ledger, issuer: config.issuer, trustDomain: config.trust_domain }, caller)
+        await openLog({ ledger, database, issuer: config.issuer, trustDomain: config.trust_domain, log }, caller)
         const { credential } = await createFirstOperator({ ledger, random: systemRandom }, caller, admin)
         await ledger.close()
         io.err(`The admin ${admin}'s credential, shown this once (only its hash is kept):\n`)

@@ -33,7 +33,7 @@ const actionsMax = 32
 /** Of all names together: a token says them twice, and must stay below the 16 KiB that verifiers take. */
 const actionsLengthMax = 2_048
 // Names of work: what ticket and workflow systems use, and nothing that could break out of a log line or a tag.
-const taskPattern = /^[A-Za-z0-9][\w.:/@#+-]{0,127}$/
+export const taskPattern = /^[A-Za-z0-9][\w.:/@#+-]{0,127}$/
 
 /**
  * Resolves a request against the catalog (invariant 6: what cannot be honoured is refused, never ignored). Throws

@@ -50,14 +50,16 @@ export function createApp({ broker, development }: AppOptions) {
   })
 
   for (const route of routes) {
-    const limit = bodyLimit({ maxSize: route.bodyBytesMax ?? bodyBytesMax, onError: refuseBody })
-    app.on(route.method, route.path, limit, async (c) => {
-      if (route.access === 'admin') {
+    if (route.access === 'admin') {
+      // Before the limit, which reads a body of unknown length to count it: strangers must not fill the memory.
+      app.on(route.method, route.path, async (c, next) => {
         c.set('operator', await authenticateAdmin(c))
         if (route.takesQuery !== true) refuseQuery(c)
-      }
-      return route.handle(c)
-    })
+        await next()
+      })
+    }
+    const limit = bodyLimit({ maxSize: route.bodyBytesMax ?? bodyBytesMax, onError: refuseBody })
+    app.on(route.method, route.path, limit, (c) => route.handle(c))
   }
   for (const [path, ofPath] of Map.groupBy(routes, (route) => route.path)) {
     app.all(path, (c) => {

@@ -6,17 +6,26 @@ export const healthRoutes: readonly Route[] = [
     method: 'GET',
     path: '/readyz',
     access: 'anyone',
-    /** Whether a token could be issued now: the database answers, the log can be written, a policy set is in force. */
+    /** Whether a token could be issued now: database, log, policy set, and a clock that the log has not overtaken. */
     async handle(c) {
-      const { knowledge, ledger } = c.get('broker')
+      const { knowledge, ledger, clock } = c.get('broker')
       const view = await knowledge.refresh().catch(() => undefined)
       const parts = {
         database: view === undefined ? 'unreachable' : 'ready',
         log: ledger.halted === undefined ? 'ready' : 'halted',
         policy: view?.policySet === undefined ? 'none in force' : 'ready',
+        clock: describeClock(ledger.nowMs() - clock.nowMs()),
       }
       const ready = Object.values(parts).every((state) => state === 'ready')
       return c.json({ status: ready ? 'ready' : 'not ready', parts }, ready ? 200 : 503)
     },
   },
 ]
+
+/** How far the clock may be behind the log, as it is when the clocks of several processes differ a little. */
+const behindMsMax = 5_000
+
+/** The log's time never runs backwards: proofs are judged by it, so that good ones look expired while the clock is behind. */
+function describeClock(behindMs: number): string {
+  return behindMs <= behindMsMax ? 'ready' : `${Math.ceil(behindMs / 1000)} s behind the log`
+}

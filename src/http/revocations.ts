@@ -1,9 +1,10 @@
 import { z } from 'zod'
 import { revokeGrants } from '../broker/revoke.ts'
+import { taskPattern } from '../grant/request.ts'
 import { workloadNamePattern } from '../identity/workload.ts'
 import { readJson } from './body.ts'
 import { operatorCaller } from './guards.ts'
-import { instant, parseInput, searchText } from './query.ts'
+import { instant, parseInput } from './query.ts'
 import type { Route } from './route.ts'
 import { reasonSchema } from './workloads.ts'
 
@@ -11,7 +12,7 @@ const revocationBody = z
   .strictObject({
     grant: z.string().regex(/^grant_[0-9a-z]{26}$/, 'must be the id of a grant, as in a token\'s jti').optional(),
     workload: z.string().regex(workloadNamePattern, 'must be the name of a workload').optional(),
-    task: searchText(128).optional(),
+    task: z.string().regex(taskPattern, 'must be the name of a task, as tokens can be asked for').optional(),
     before: instant.optional(),
     reason: reasonSchema.optional(),
   })

@@ -26,7 +26,7 @@ const certificateMembers: readonly string[] = ['x5c', 'x5u', 'x5t', 'x5t#S256', 
 
 /**
  * The keys of a JWK Set (RFC 7517 §5) with 1 to 8 public signature keys, ES256 or Ed25519. Anything else is refused with
- * `invalid_input` and a message of its own; the stored `kid` is the RFC 7638 thumbprint, whatever the JWK called itself.
+ * `invalid_input` and a message of its own; a `kid` must be the RFC 7638 thumbprint.
  */
 export async function parsePublicKeys(jwks: unknown): Promise<PublicKey[]> {
   if (!isRecord(jwks)) {
@@ -60,7 +60,12 @@ async function parsePublicKey(jwk: unknown, path: string): Promise<PublicKey> {
   const publicJwk: Record<string, string> = { kty: curve.kty, crv: nameOf(curve) }
   for (const coordinate of curve.coordinates) publicJwk[coordinate] = parseCoordinate(jwk, coordinate, path)
   await judgePoint(curve, publicJwk, path)
-  return { kid: await calculateJwkThumbprint(publicJwk, 'sha256'), alg: curve.alg, jwk: publicJwk }
+  const kid = await calculateJwkThumbprint(publicJwk, 'sha256')
+  // Assertions name their key by its thumbprint: one that a client goes on to call by another name would never be found.
+  if (jwk['kid'] !== undefined && jwk['kid'] !== kid) {
+    throw refuse(`${path}.kid`, `must be the key's RFC 7638 thumbprint, ${kid}, or left out; assertions name the key by it`)
+  }
+  return { kid, alg: curve.alg, jwk: publicJwk }
 }
 
 /** Comes before every other check: whoever sent a private key must learn that above all. */
@@ -102,10 +107,7 @@ function refuseUnknownMembers(jwk: JsonRecord, curve: Curve, path: string): void
 }
 
 function judgeUse(jwk: JsonRecord, curve: Curve, path: string): void {
-  const { kid, use, alg, key_ops: operations } = jwk
-  if (kid !== undefined && (typeof kid !== 'string' || kid.length > 256)) {
-    throw refuse(`${path}.kid`, 'must be text of at most 256 characters, or left out: the thumbprint takes its place')
-  }
+  const { use, alg, key_ops: operations } = jwk
   if (use !== undefined && use !== 'sig') throw refuse(`${path}.use`, 'must be sig or left out')
   const canVerify = Array.isArray(operations) && operations.length === 1 && operations[0] === 'verify'
   if (operations !== undefined && !canVerify) {

@@ -14,15 +14,17 @@ export interface StoredGrant extends GrantFacts {
   readonly issuedIndex: number
 }
 
+/** Whether a row of `revocation` covers a row of `grants`: one issued before it, that fits all that it names. */
+export const coversGrant = sql<boolean>`(revocation.idx > grants.issued_index
+  and (revocation.workload is null or revocation.workload = grants.workload)
+  and (revocation.task is null or revocation.task = grants.task)
+  and (revocation.before_time is null or revocation.before_time > grants.issued_at))`
+
 /**
  * The first revocation of many grants that covers a row of `grants`. It is looked up among those that came after the
  * grant: an index range as short as its life, however many grants and revocations there are.
  */
-const coveredBy = sql<number | null>`(select min(r.idx) from revocation r
-  where r.idx > grants.issued_index
-    and (r.workload is null or r.workload = grants.workload)
-    and (r.task is null or r.task = grants.task)
-    and (r.before_time is null or r.before_time > grants.issued_at))`
+const coveredBy = sql<number | null>`(select min(revocation.idx) from revocation where ${coversGrant})`
 
 /** The grant with this id, or `undefined`. */
 export async function findGrant(db: Kysely<Schema>, id: string): Promise<StoredGrant | undefined> {

@@ -6,9 +6,22 @@ import { readTime } from './time.ts'
 
 /** The workload with all keys it ever had, or `undefined`. */
 export async function findWorkload(db: Kysely<Schema>, name: string): Promise<Workload | undefined> {
-  const row = await db.selectFrom('workload').selectAll().where('name', '=', name).executeTakeFirst()
+  // One statement, so that a name which exists costs no more trips to the database than one which does not.
+  const rows = await db
+    .selectFrom('workload')
+    .leftJoin('workload_key', 'workload_key.workload', 'workload.name')
+    .selectAll('workload')
+    .select(['kid', 'alg', 'jwk', 'added_at', 'removed_at'])
+    .where('name', '=', name)
+    .orderBy('added_at')
+    .orderBy('kid')
+    .execute()
+  const [row] = rows
   if (row === undefined) return undefined
-  return toWorkload(row, await db.selectFrom('workload_key').selectAll().where('workload', '=', name).orderBy('added_at').orderBy('kid').execute())
+  const keys = rows.flatMap(({ kid, alg, jwk, added_at, removed_at }) =>
+    kid === null || alg === null || jwk === null || added_at === null ? [] : [{ kid, workload: name, alg, jwk, added_at, removed_at }],
+  )
+  return toWorkload(row, keys)
 }
 
 export interface WorkloadFilter {

@@ -200,7 +200,7 @@ describeEngines('Revocation of many (POST /v1/revocations)', (engine) => {
     await revoke({ task: 't-1' })
     expect(await revoke({ workload: 'triage-bot' })).toMatchObject({ revoked: 2 })
     const size = (await broker.events()).length
-    expect(await revoke({ grant: all.old.grant })).toEqual({ revoked: 0, already_ended: 1, effect: 'introspection' })
+    expect(await revoke({ grant: all.old.grant })).toEqual({ revoked: 0, more: false, already_ended: 1, effect: 'introspection' })
     expect(await broker.events()).toHaveLength(size)
     expect(await alive()).toEqual([])
   })
