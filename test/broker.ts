@@ -94,7 +94,7 @@ interface Registration {
 export type BrokerOptions = Partial<Pick<Parts, 'issuer' | 'rootKey' | 'development' | 'clock'>> & {
   /** Another process on the same database: shares clock and root key, and makes no operator of its own. */
   readonly beside?: TestBroker
-  readonly policies?: ReadonlyMap<string, string>
+  readonly policies?: ReadonlyMap<string, string> | 'none'
 }
 
 const rootKeyOfTests = Buffer.alloc(32).fill(randomBytes(32).toString('hex'))
@@ -120,7 +120,8 @@ export async function startBroker(engine: Engine, options: BrokerOptions = {}): 
   onTestFinished(close)
   const { broker, app } = composition
   const caller = { actor: { kind: 'stint', id: 'test' } } as const
-  if (beside === undefined) await applyPolicy(broker, caller, options.policies ?? testPolicies)
+  const { policies = testPolicies } = options
+  if (beside === undefined && policies !== 'none') await applyPolicy(broker, caller, policies)
   const adminCredential = beside?.adminCredential ?? (await createFirstOperator(broker, caller, 'root')).credential.reveal()
 
   async function send(method: string, path: string, { form, json, headers = {} }: SendOptions = {}): Promise<Response> {

@@ -234,3 +234,13 @@ when { context.now < datetime("2026-01-15T13:00:00Z") };
     expect((await askToken(broker, agent, { scope: 'tickets:read' })).status).toBe(401)
   })
 })
+
+test('A decision by more rules than an entry can name is recorded all the same', async () => {
+  const rules = Array.from({ length: 1_000 }, (_, i) => `@id("${String(i).padStart(64, 'r')}") permit (principal, action, resource);`)
+  const broker = await startBroker('sqlite', { policies: new Map([...testPolicies, ['many.cedar', rules.join('\n')]]) })
+  const agent = await broker.register('triage-bot')
+  expect((await askToken(broker, agent, { scope: 'tickets:read' })).status).toBe(200)
+  const { decision } = (await broker.lastEvent('grant.issued')) as { decision?: DecisionRecord }
+  expect(decision?.reasons).toHaveLength(100)
+  expect(decision?.reasons_more).toBe(901)
+})

@@ -48,7 +48,7 @@ describe('keeps the thumbprint and the public members', () => {
   })
 
   test('and drops what describes the key', async () => {
-    const described = { ...ec.jwk, kid: 'my key', use: 'sig', key_ops: ['verify'], alg: 'ES256' }
+    const described = { ...ec.jwk, kid: ec.kid, use: 'sig', key_ops: ['verify'], alg: 'ES256' }
     expect(await parsePublicKeys({ keys: [described] })).toEqual([{ kid: ec.kid, alg: 'ES256', jwk: ec.jwk }])
   })
 
@@ -77,7 +77,7 @@ describe('refuses the set', () => {
     ['a key that is text', { keys: ['key'] }, /jwks\.keys\[0\] must be a JWK/],
     ['a key that is null', { keys: [null] }, /jwks\.keys\[0\] must be a JWK/],
     ['a key twice', { keys: [ec.jwk, ed.jwk, ec.jwk] }, /jwks\.keys\[2\] is the same key as one before it/],
-    ['a key twice, named differently', { keys: [{ ...ec.jwk, kid: 'a' }, { ...ec.jwk, kid: 'b' }] }, /same key/],
+    ['a key twice, named once', { keys: [{ ...ec.jwk, kid: ec.kid }, ec.jwk] }, /same key/],
   ]
   test.each(cases)('%s', async (_name, jwks, message) => {
     expect(await refusalOf(jwks)).toMatch(message)
@@ -128,7 +128,8 @@ describe('refuses a key', () => {
     ['key_ops with another', { ...ec.jwk, key_ops: ['verify', 'encrypt'] }, /\.key_ops must be/],
     ['key_ops empty', { ...ec.jwk, key_ops: [] }, /\.key_ops must be/],
     ['key_ops as text', { ...ec.jwk, key_ops: 'verify' }, /\.key_ops must be/],
-    ['a kid that is a number', { ...ec.jwk, kid: 1 }, /\.kid must be text/],
+    ['a kid that is a number', { ...ec.jwk, kid: 1 }, /\.kid must be the key's RFC 7638 thumbprint/],
+    ['a kid of its own', { ...ec.jwk, kid: 'my key' }, /thumbprint, [\w-]{43}, or left out/],
     ['x5c', { ...ec.jwk, x5c: ['MIIB'] }, /\.x5c is not accepted: certificates/],
     ['x5u', { ...ec.jwk, x5u: 'https://evil.example.com' }, /\.x5u is not accepted/],
     ['jku', { ...ec.jwk, jku: 'https://evil.example.com' }, /\.jku is not accepted/],

@@ -1,0 +1,30 @@
+import { expect, test } from 'vitest'
+import { startBroker } from '../broker.ts'
+import { describeEngines } from '../harness.ts'
+
+describeEngines('Health', (engine) => {
+  test('says that the process lives, and that it could issue a token', async () => {
+    const broker = await startBroker(engine)
+    expect(await (await broker.send('GET', '/healthz')).json()).toEqual({ status: 'alive' })
+    const ready = await broker.send('GET', '/readyz')
+    expect(ready.status).toBe(200)
+    expect(await ready.json()).toEqual({ status: 'ready', parts: { database: 'ready', log: 'ready', policy: 'ready', clock: 'ready' } })
+  })
+
+  test('is not ready while the clock is behind the log, whose time never runs backwards (invariants 11 and 12)', async () => {
+    const broker = await startBroker(engine)
+    broker.clock.advance(86_400_000)
+    await broker.register('triage-bot')
+    broker.clock.advance(-86_400_000)
+    const response = await broker.send('GET', '/readyz')
+    expect(response.status).toBe(503)
+    expect(await response.json()).toMatchObject({ status: 'not ready', parts: { clock: '86400 s behind the log', log: 'ready' } })
+    broker.clock.advance(86_395_000)
+    expect((await broker.send('GET', '/readyz')).status).toBe(200)
+  })
+
+  test('is not ready without a policy set', async () => {
+    const broker = await startBroker(engine, { policies: 'none' })
+    expect(await (await broker.send('GET', '/readyz')).json()).toMatchObject({ status: 'not ready', parts: { policy: 'none in force' } })
+  })
+})
