@@ -2,11 +2,11 @@ import SqliteDatabase from 'better-sqlite3'
 import pg from 'pg'
 import { expect, onTestFinished, test } from 'vitest'
 import type { Engine } from '../../src/storage/engine.ts'
-import { insertRevocation } from '../../src/storage/grants.ts'
+import { insertRevocation, markGrantRevoked } from '../../src/storage/grants.ts'
 import { putPolicyInForce } from '../../src/storage/policy-sets.ts'
 import { createTestDatabase, describeEngines, type TestDatabase } from '../harness.ts'
 import { checkLog } from './check-log.ts'
-import { note, openLedger } from './changes.ts'
+import { grantChange, note, openLedger } from './changes.ts'
 
 type Run = (statement: string) => Promise<void>
 
@@ -148,5 +148,25 @@ describeEngines('The database itself', (engine) => {
     const run = await connect(files, 'owner')
     await run(entries(engine, 3, 4))
     expect((await dump()).entries).toHaveLength(5)
+  })
+})
+
+describeEngines('A grant', (engine) => {
+  test('that was ended stays ended, and nothing else of it ever changes', async () => {
+    const files = await createTestDatabase(engine)
+    const database = await files.open()
+    const { ledger } = openLedger(database)
+    await ledger.append(grantChange('ended', {}))
+    await ledger.append(grantChange('alive', {}))
+    await ledger.transact({
+      apply: async (tx, { index }) => (await markGrantRevoked(tx, 'ended', index), { result: 0, events: [note()], raisesEpoch: false }),
+    })
+    const run = await connect(files, 'owner')
+    for (const change of ['revoked_index = null', 'revoked_index = 9', `expires_at = '2030-01-01T00:00:00.000Z'`, `workload = 'x'`]) {
+      for (const id of ['ended', 'alive']) {
+        if (id === 'alive' && change === 'revoked_index = 9') continue
+        await expect(run(`update grants set ${change} where id = '${id}'`), `${change} of ${id}`).rejects.toThrow('grants only ever end, once')
+      }
+    }
   })
 })

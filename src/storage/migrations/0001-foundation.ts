@@ -91,6 +91,11 @@ const sqliteGuards = [
   `create trigger policy_set_once before insert on policy_set
     when exists (select 1 from policy_set where hash = new.hash)
     begin select raise(abort, 'policy_set is append-only: rows are never replaced'); end`,
+  // A grant that was ended stays ended, by the entry that ended it; nothing else of it ever changes.
+  `create trigger grants_end_once before update on grants
+    when old.revoked_index is not null or new.revoked_index is null or new.id <> old.id
+      or new.workload <> old.workload or new.issued_index <> old.issued_index or new.expires_at <> old.expires_at
+    begin select raise(abort, 'grants only ever end, once'); end`,
   `create trigger log_head_forward before update on log_head
     when new.id <> old.id or new.size < old.size or new.epoch < old.epoch or new.time < old.time
       or new.size <> (select coalesce(max(idx) + 1, 0) from audit_event)
@@ -127,6 +132,15 @@ const postgresGuards = [
       end if;
       return null;
     end $body$;
+    create function stint_grant_ends() returns trigger language plpgsql
+      set search_path = pg_catalog, %1$I, pg_temp as $body$
+    begin
+      if old.revoked_index is not null or new.revoked_index is null or new.id <> old.id or new.workload <> old.workload
+        or new.issued_index <> old.issued_index or new.expires_at <> old.expires_at then
+        raise exception 'grants only ever end, once';
+      end if;
+      return new;
+    end $body$;
     create function stint_head_forward() returns trigger language plpgsql
       set search_path = pg_catalog, %1$I, pg_temp as $body$
     begin
@@ -138,6 +152,8 @@ const postgresGuards = [
     end $body$ $create$, current_schema()); end $do$`,
   `create trigger audit_event_in_order after insert on audit_event referencing new table as added
     for each statement execute function stint_audit_in_order()`,
+  `create trigger grants_end_once before update on grants
+    for each row execute function stint_grant_ends()`,
   `create trigger log_head_forward before update on log_head
     for each row execute function stint_head_forward()`,
 ]
