@@ -19,9 +19,19 @@ export function installWhatIsMissing() {
   console.log('Installing what is missing (this run only; about half a minute) …')
   const npm = process.env.npm_execpath
   const [command, before] = npm === undefined ? ['npm', []] : [process.execPath, [npm]]
-  const { status } = spawnSync(command, [...before, 'ci', '--no-fund', '--no-audit', '--loglevel=error'], { cwd: root, stdio: 'inherit' })
+  // Node comes by an install script, which package.json allows by name; a machine's `ignore-scripts=true` would leave it out.
+  const options = ['--ignore-scripts=false', '--no-fund', '--no-audit', '--loglevel=error']
+  const { status } = spawnSync(command, [...before, 'ci', ...options], { cwd: root, stdio: 'inherit' })
   if (status !== 0) {
     console.error('The installation failed; npm said why above. Once that is mended, run the same command again.')
+    process.exit(1)
+  }
+  // Only what can be run is marked as installed, so that the next run tries again.
+  const tried = spawnSync(node, ['--version'], { encoding: 'utf8' })
+  if (tried.status !== 0) {
+    const why = tried.error?.code ?? (tried.stderr.trim() || `it ended with ${tried.signal ?? tried.status}`)
+    console.error(`The packages are installed, but their Node cannot be run (${node}): ${why}`)
+    console.error('See that npm runs the install scripts that package.json allows, then run the same command again.')
     process.exit(1)
   }
   writeFileSync(marker, wanted)

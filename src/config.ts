@@ -1,5 +1,5 @@
 import { isIP } from 'node:net'
-import { parseDocument } from 'yaml'
+import { parseDocument, type YAMLError } from 'yaml'
 import { z } from 'zod'
 import { BrokerError } from './kernel/errors.ts'
 import { nearestName } from './kernel/nearest.ts'
@@ -88,13 +88,28 @@ export function parseConfig(text: string, file: string): Config {
   const document = parseDocument(text, { uniqueKeys: true, merge: false })
   // A tag that nobody knows is a warning to the parser, which then ignores it (invariant 6).
   const problem = document.errors[0] ?? document.warnings[0]
-  // Behind its first line, the message shows the place in the file.
-  if (problem !== undefined) throw invalid(file, [problem.message.replace(/:?\n[^]*$/, '')])
+  if (problem !== undefined) throw invalid(file, [describeYamlProblem(problem)])
   const parsed = configSchema.safeParse(toValue(document, file), { reportInput: true })
   if (!parsed.success) throw invalid(file, parsed.error.issues.flatMap(describeIssue))
   const problems = judgeServing(parsed.data)
   if (problems.length > 0) throw invalid(file, problems)
   return parsed.data
+}
+
+function describeYamlProblem({ code, message, linePos }: YAMLError): string {
+  const [at] = linePos ?? []
+  const place = at === undefined ? '' : ` at line ${at.line}, column ${at.col}`
+  switch (code) {
+    case 'MULTIPLE_DOCS':
+      return `holds more than one document${place}: leave the line --- out`
+    case 'DUPLICATE_KEY':
+      return `an option is given twice${place}`
+    case 'TAG_RESOLVE_FAILED':
+      return `tags are not taken${place}: write the value out`
+    default:
+      // Behind its first line, the message shows the place in the file.
+      return `is not valid YAML: ${message.replace(/:?\n[^]*$/, '')}`
+  }
 }
 
 function toValue(document: ReturnType<typeof parseDocument>, file: string): unknown {
@@ -116,8 +131,38 @@ function describeIssue(issue: z.core.$ZodIssue): string[] {
   }
   if (issue.code === 'invalid_type' && path === '') return ['must hold options, one a line, as in issuer: https://stint.example.com']
   if (issue.code === 'invalid_type' && issue.input === undefined) return [`${path} is missing`]
-  const message = issue.message.replace(/^Invalid (?:input|option): /, 'is invalid: ').replace(/^Too (small|big): /, 'is too $1: ')
-  return [`${path} ${message}`]
+  return [`${path} ${describeRule(issue)}`]
+}
+
+/** What must be so, in the words of this file where the schema has none of its own. */
+function describeRule(issue: z.core.$ZodIssue): string {
+  switch (issue.code) {
+    case 'invalid_type':
+      return `must be ${kindNames[issue.expected] ?? issue.expected}, not ${nameKind(issue.input)}`
+    case 'invalid_value':
+      return `must be one of ${issue.values.map(String).join(', ')}`
+    case 'too_small':
+      return issue.origin === 'array' ? `must have at least ${String(issue.minimum)} in its list` : `must be at least ${String(issue.minimum)}`
+    case 'too_big':
+      return `must be at most ${String(issue.maximum)}`
+    default:
+      return issue.message
+  }
+}
+
+const kindNames: Readonly<Record<string, string>> = {
+  string: 'text',
+  number: 'a number',
+  int: 'a whole number',
+  boolean: 'true or false',
+  object: 'options of its own',
+  array: 'a list',
+}
+
+function nameKind(value: unknown): string {
+  if (value === null) return 'empty'
+  if (typeof value === 'number' && !Number.isInteger(value)) return 'a fraction'
+  return kindNames[Array.isArray(value) ? 'array' : typeof value] ?? typeof value
 }
 
 /** The option that was probably meant: the nearest one of the same place, or the only one of that name elsewhere. */

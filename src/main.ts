@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { accessSync, constants, existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { createServer, type Server, type ServerResponse } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { Socket } from 'node:net'
@@ -11,8 +11,7 @@ import { createRootKeyFile, readRootKey } from './crypto/root-key.ts'
 import { BrokerError } from './kernel/errors.ts'
 import type { Log } from './kernel/log.ts'
 import { readSecretSource, type Environment } from './kernel/secret-source.ts'
-import type { Database } from './storage/engine.ts'
-import { openPostgres } from './storage/postgres.ts'
+import { openConfiguredDatabase } from './open-database.ts'
 import { openSqlite } from './storage/sqlite.ts'
 
 /** A broker that listens. */
@@ -27,20 +26,18 @@ export interface RunningBroker {
 export async function startProduction(config: Config, env: Environment, log: Log): Promise<RunningBroker> {
   const tls = config.tls && readTls(config.tls, env)
   const rootKey = await openRootKey(config, env)
+  const { database, explain } = openConfiguredDatabase(config, env, log, 'server')
   const parts: Parts = {
     issuer: config.issuer,
     trustDomain: config.trust_domain,
-    database: openConfiguredDatabase(config, env, log),
+    database,
     rootKey,
     log,
     development: false,
     ...(config.policies && { policyFolder: config.policies.folder }),
   }
-  return startBroker(parts, {
-    ...config.listen,
-    ...(tls && { tls }),
-    ...(config.proxy && { onlyFrom: config.proxy.addresses }),
-  })
+  const listening: Listening = { ...config.listen, ...(tls && { tls }), ...(config.proxy && { onlyFrom: config.proxy.addresses }) }
+  return startBroker(parts, listening, explain)
 }
 
 interface Tls {
@@ -74,17 +71,6 @@ export function openRootKey(config: Config, env: Environment): Promise<Uint8Arra
   return readRootKey(from.startsWith('env:') ? { env: from.slice(4) } : { file: from.slice(5) }, env)
 }
 
-/** The database that the configuration names, opened as the role that serves, or as the one that owns the tables. */
-export function openConfiguredDatabase({ database }: Config, env: Environment, log: Log, as: 'server' | 'owner' = 'server'): Database {
-  if ('sqlite' in database) return openSqlite({ file: database.sqlite.file })
-  const { url, migrate_url: migrateUrl = url } = database.postgres
-  const secret = readSecretSource((as === 'owner' ? migrateUrl : url).from, 'the database URL', env)
-  return openPostgres({
-    url: secret.reveal(),
-    onConnectionLost: (error) => log.warn('a database connection was lost and is replaced', { error: error.message }),
-  })
-}
-
 export interface DevelopmentOptions {
   /** Where everything is kept: database, root key, the sample agent's key. */
   readonly folder: string
@@ -98,19 +84,37 @@ export const developmentTrustDomain = 'stint.local'
 
 /** Starts a broker for development: loopback without TLS, on a SQLite file, with a root key that is made when missing. */
 export async function startDevelopment({ folder, policyFolder, port, log }: DevelopmentOptions): Promise<RunningBroker> {
-  mkdirSync(folder, { recursive: true, mode: 0o700 })
-  const file = join(folder, 'root.key')
-  const rootKey = existsSync(file) ? await readRootKey({ file }, {}) : await createRootKeyFile(file)
+  prepareFolder(folder)
+  const database = join(folder, 'stint.db')
+  const rootKey = await openDevelopmentRootKey(join(folder, 'root.key'), database, folder)
   const parts: Parts = {
     issuer: `http://127.0.0.1:${port}`,
     trustDomain: developmentTrustDomain,
-    database: openSqlite({ file: join(folder, 'stint.db') }),
+    database: openSqlite({ file: database }),
     rootKey,
     log,
     development: true,
     policyFolder,
   }
   return startBroker(parts, { host: '127.0.0.1', port })
+}
+
+function prepareFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 })
+    accessSync(folder, constants.R_OK | constants.W_OK | constants.X_OK)
+  } catch (cause) {
+    const code = cause instanceof Error && 'code' in cause ? String(cause.code) : String(cause)
+    const why = code === 'EEXIST' || code === 'ENOTDIR' ? 'it is, or lies in, something that is no folder' : `it cannot be made or written to (${code})`
+    throw new BrokerError({ code: 'config_invalid', publicMessage: `nothing can be kept in ${folder}: ${why}; give --data a folder of your own`, cause })
+  }
+}
+
+/** Made at the first start alone: another key opens nothing of what an earlier one has sealed. */
+async function openDevelopmentRootKey(file: string, database: string, folder: string): Promise<Uint8Array> {
+  if (existsSync(file)) return readRootKey({ file }, {})
+  if (!existsSync(database)) return createRootKeyFile(file)
+  throw new BrokerError({ code: 'config_invalid', publicMessage: `${file} is missing: put it back, or delete ${folder} to start afresh` })
 }
 
 interface Listening {
@@ -121,13 +125,18 @@ interface Listening {
   readonly onlyFrom?: readonly string[]
 }
 
-async function startBroker(parts: Parts, { host, port, tls, onlyFrom }: Listening): Promise<RunningBroker> {
+/** `explain` turns what the database throws into what the operator can act on. */
+async function startBroker(
+  parts: Parts,
+  { host, port, tls, onlyFrom }: Listening,
+  explain: (error: unknown) => unknown = (error) => error,
+): Promise<RunningBroker> {
   let composition: Composition
   try {
     composition = await compose(parts)
   } catch (error) {
     await parts.database.close()
-    throw describeSilence(error, parts.database)
+    throw explain(error)
   }
   const limits = { headersTimeout: 10_000, requestTimeout: 30_000, keepAliveTimeout: 30_000, maxHeaderSize: 16 * 1024 }
   const { fetch } = composition.app
@@ -159,13 +168,6 @@ async function startBroker(parts: Parts, { host, port, tls, onlyFrom }: Listenin
       await composition.close()
     },
   }
-}
-
-/** What a database that does not answer throws may have no message at all, where its name stands for several addresses. */
-function describeSilence(error: unknown, { isTransactionError }: Database): unknown {
-  if (error instanceof BrokerError || !(error instanceof Error) || !isTransactionError(error)) return error
-  const reason = error.message === '' && 'code' in error ? String(error.code) : error.message
-  return new BrokerError({ code: 'unavailable', publicMessage: `the database does not answer: ${reason}`, cause: error })
 }
 
 function listen(server: Server, host: string, port: number): Promise<void> {

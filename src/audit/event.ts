@@ -65,6 +65,7 @@ export type AuditEvent =
       tools: number
       cedar_version: string
     })
+  | (Common & { type: 'change.refused'; method: string; route: string; code: string; detail: string })
   | (Common & { type: 'policy.rejected'; problems: number; first_problem: string })
   | (Common & { type: 'key.created'; use: 'token' | 'seal'; alg: string; kid?: string; version?: number })
   | (OfRequest & {
@@ -123,6 +124,7 @@ export const eventFields: { readonly [T in AuditEventType]: readonly FieldsOf<T>
   'workload.key_added': ofKey,
   'workload.key_removed': ofKey,
   'policy.applied': ['policy_set', 'previous', 'policies', 'tools', 'cedar_version'],
+  'change.refused': ['method', 'route', 'code', 'detail'],
   'policy.rejected': ['problems', 'first_problem'],
   'key.created': ['use', 'alg', 'kid', 'version'],
   'grant.issued': [...ofRequest, 'grant', 'audience', 'expires_at', 'ends', 'token_kid', 'decision'],

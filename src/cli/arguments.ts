@@ -25,10 +25,17 @@ export function requireOption(command: string, values: Readonly<Record<string, u
 /** An RFC 3339 date or date-time, as a date-time in UTC. */
 export function readTime(text: string, name: string): string {
   const ms = parseTime(text)
-  if (ms === undefined) {
-    throw new UsageError(`--${name} must be a date such as 2027-06-30, or a time such as 2027-06-30T12:00:00Z.`)
-  }
+  if (ms === undefined) throw new UsageError(`--${name} must be a date, YYYY-MM-DD, or a time in UTC, YYYY-MM-DDThh:mm:ssZ.`)
   return formatTime(ms)
+}
+
+/** A date or date-time as in `readTime`, or a duration from now on such as `90d`; as a date-time in UTC. */
+export function readReviewTime(text: string, name: string, nowMs: number): string {
+  const seconds = parseDuration(text)
+  // Far beyond what any broker accepts, and within what a date can hold.
+  if (seconds !== undefined && seconds <= 100 * 366 * 86_400) return formatTime(nowMs + seconds * 1000)
+  if (parseTime(text) === undefined) throw new UsageError(`--${name} must be a duration from now, such as 90d, or a date, YYYY-MM-DD.`)
+  return readTime(text, name)
 }
 
 /** Whole seconds of a duration such as `10m`. */

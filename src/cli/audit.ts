@@ -23,14 +23,14 @@ Options:
   --tool NAME      about this tool
   --grant ID       about this grant
   --task NAME      about this task
-  --since TIME     from then on (such as 2026-11-21 or 2026-11-21T10:00:00Z)
+  --since TIME     from then on, YYYY-MM-DD or YYYY-MM-DDThh:mm:ssZ in UTC
   --until TIME     before then
   --limit N        at most this many (default 20, at most 10000)
   --json           print the entries as JSON, the newest last
 
 ${connectionHelp}
 Examples:
-  stint audit list --type grant.denied --since 2026-11-21
+  stint audit list --type grant.denied --limit 100
   stint audit list --grant grant_01kb2m4…
   stint audit list --task ticket-4711 --json | jq '.entries[].event.actions'
 `,

@@ -61,7 +61,15 @@ export function parseOptions<O extends NonNullable<ParseArgsConfig['options']>>(
     }
     return parsed
   } catch (error) {
-    const reason = error instanceof Error ? error.message.replace(/\. To specify a positional.*$/s, '') : String(error)
+    const reason = describeParseError(error)
     throw new UsageError(`${reason}. See: stint ${command} --help`)
   }
+}
+
+function describeParseError(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  const [, name] = /^Option '(?:-\w, )?(--[\w-]+)[^']*' argument is ambiguous/.exec(error.message) ?? []
+  // The value is not repeated: it may be a secret.
+  if (name !== undefined) return `${name} has no value, or one that begins with a dash, which would be written ${name}=…`
+  return error.message.replace(/\. To specify a positional.*$/s, '')
 }

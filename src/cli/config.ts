@@ -48,16 +48,28 @@ function describeOptions(): string {
 }
 
 const example = `# stint.yaml: every option is explained by \`stint config\`.
+#
+# Set issuer and trust_domain to your own before the first migrate. For a local
+# trial the file works as it is: Stint listens on 127.0.0.1 port 7846 alone.
 issuer: https://stint.example.com
 trust_domain: example.com
+
 listen: { host: 127.0.0.1, port: 7846 }
-proxy: { addresses: [127.0.0.1] }        # or tls: { cert_file: …, key_file: … }
+
+# A proxy on this machine ends TLS. To let Stint serve TLS itself, instead:
+# tls: { cert_file: /etc/stint/tls.pem, key_file: /etc/stint/tls.key }
+proxy: { addresses: [127.0.0.1] }
+
 database:
   sqlite: { file: /var/lib/stint/stint.db }
+# For several processes, instead:
 # database:
 #   postgres:
 #     url: { from: "env:STINT_DATABASE_URL" }
 #     migrate_url: { from: "env:STINT_OWNER_URL" }
-root_key: { from: "file:/etc/stint/root.key" }   # openssl rand -base64 32, mode 0600
+
+# Made with: openssl rand -base64 32; mode 0600.
+root_key: { from: "file:/etc/stint/root.key" }
+
 policies: { folder: /etc/stint/policies }
 `

@@ -42,7 +42,8 @@ function describeAnswer(error: StintError): string {
   return wait + (failed ? `  request ${printable(error.requestId ?? '')}: the broker's log tells more under this id\n` : '')
 }
 
-function problemsOf(error: BrokerError): readonly Problem[] {
+/** The problems that an error carries, one for each thing that is wrong; none where it carries none. */
+export function problemsOf(error: BrokerError): readonly Problem[] {
   const problems: unknown = error.extra?.['problems']
   if (!Array.isArray(problems)) return []
   // Stint's own problems, in one of the two forms that Problem describes.

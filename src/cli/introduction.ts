@@ -34,7 +34,6 @@ The admin credential, shown this once (only its hash is kept):
   export STINT_OPERATOR_TOKEN=${operator.credential.reveal()}
 ${running.url === defaultUrl ? '' : `  export STINT_URL=${running.url}\n`}
 `)
-  const reviewAt = formatTime(broker.clock.nowMs() + 90 * dayMs)
   const keyArgument = quoteArgument(shownKeyFile)
   const admin = createAdminClient({ url: running.url, token: operator.credential.reveal() })
   const key = await createKeyFile(keyFile, 'ES256')
@@ -45,7 +44,7 @@ ${running.url === defaultUrl ? '' : `  export STINT_URL=${running.url}\n`}
     owner: { team: 'support', contact: 'oncall:support' },
     purpose: 'Reads incoming tickets and comments on them',
     tags: ['sample'],
-    review_at: reviewAt,
+    review_at: formatTime(broker.clock.nowMs() + 90 * dayMs),
     jwks: { keys: [key.publicJwk] },
   })
   const client = createAgentClient({ url: running.url, workload: agent, key })
@@ -78,7 +77,7 @@ Now in another terminal, in this folder: what is to be exported, as above, then 
   # an agent of your own
   npx stint key create my-bot.key > my-bot.jwks.json
   npx stint workload register my-bot --environment dev --stage sandbox --team support \\
-    --contact oncall:support --purpose "Tries Stint" --review-at ${reviewAt.slice(0, 10)} --jwks my-bot.jwks.json
+    --contact oncall:support --purpose "Tries Stint" --review-at 90d --jwks my-bot.jwks.json
   npx stint token docs:read --workload my-bot --key my-bot.key --claims
 
 `)

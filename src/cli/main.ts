@@ -124,7 +124,7 @@ Examples:
   stint key create triage-bot.key > triage-bot.jwks.json
   stint workload register triage-bot --environment prod --stage pilot \\
     --team support --contact oncall:support --purpose "Labels tickets" \\
-    --review-at 2027-06-30 --jwks triage-bot.jwks.json
+    --review-at 90d --jwks triage-bot.jwks.json
   stint token tickets:read --workload triage-bot --key triage-bot.key
   stint revoke --workload triage-bot --reason "behaves oddly"
   stint audit list --workload triage-bot

@@ -1,14 +1,16 @@
 import { sql } from 'kysely'
-import { createFirstOperator } from '../broker/operators.ts'
+import type { Config } from '../config.ts'
+import { createOperator } from '../broker/operators.ts'
 import { openLog } from '../broker/open-log.ts'
 import { systemClock } from '../kernel/clock.ts'
 import { systemRandom } from '../kernel/ids.ts'
-import { readSecretSource } from '../kernel/secret-source.ts'
-import { openConfiguredDatabase } from '../main.ts'
+import type { Log } from '../kernel/log.ts'
+import { openConfiguredDatabase, type OpenedDatabase } from '../open-database.ts'
 import type { Database } from '../storage/engine.ts'
 import { readHead } from '../storage/head.ts'
 import { createLedger } from '../storage/ledger.ts'
 import { grantPrivileges, migrate } from '../storage/migrate.ts'
+import { checkPostgres } from '../storage/postgres.ts'
 import { CommandError, parseOptions, UsageError, type Command, type Io } from './command.ts'
 import { createStderrLog, readConfig } from './serve.ts'
 
@@ -17,13 +19,16 @@ export const migrateCommand: Command = {
   summary: 'bring the database to the schema of this version',
   help: `Usage: stint migrate --config FILE [--admin NAME]
 
-Brings the database to the schema of this version; on PostgreSQL as the owner of
-the tables (database.postgres.migrate_url), who also gives the serving role just
-the rights that it needs. Running it again does nothing.
+Brings the database to the schema of this version, and makes it where there is
+none; on PostgreSQL as the owner of the tables (database.postgres.migrate_url),
+who also gives the serving role just the rights that it needs. Running it again
+does nothing.
 
 Options:
   --config FILE  the broker's configuration
-  --admin NAME   also make the first operator and print its credential, once
+  --admin NAME   also make an admin and print its credential, once: the first one,
+                 or a further one, also where a credential was lost (a SQLite
+                 broker is to be stopped for it)
 
 Examples:
   stint migrate --config /etc/stint/stint.yaml --admin ada
@@ -37,39 +42,55 @@ Examples:
     }
     const config = readConfig(file)
     const log = createStderrLog(io, config.log.level)
-    const role = 'postgres' in config.database ? readRole(config.database.postgres.url.from, io) : undefined
-    const database = openConfiguredDatabase(config, io.env, log, 'owner')
+    const serving = 'postgres' in config.database ? openConfiguredDatabase(config, io.env, log, 'server') : undefined
     try {
-      if (role !== undefined) await refuseOwner(database, role)
-      const ran = await migrate(database.maintenance, database.engine)
-      io.err(ran.length === 0 ? 'The schema is that of this version already.\n' : `Ran ${ran.join(', ')}.\n`)
-      if (role !== undefined) {
-        await grantPrivileges(database.maintenance, role)
-        io.err(`The role ${role} has the rights to serve.\n`)
-      }
-      if (admin !== undefined) {
-        const ledger = createLedger({ database, clock: systemClock, random: systemRandom, log })
-        ledger.observe(await readHead(database.read))
-        const caller = { actor: { kind: 'stint', id: 'migrate' } } as const
-        await openLog({ ledger, database, issuer: config.issuer, trustDomain: config.trust_domain, log }, caller)
-        const { credential } = await createFirstOperator({ ledger, random: systemRandom }, caller, admin)
-        await ledger.close()
-        io.err(`The admin ${admin}'s credential, shown this once (only its hash is kept):\n`)
-        io.out(`${credential.reveal()}\n`)
-      }
+      await migrateAsOwner(config, log, serving, admin, io)
     } finally {
-      await database.close()
+      await serving?.database.close()
     }
     return 0
   },
 }
 
-/** The role that serves, out of its connection URL. */
-function readRole(source: string, io: Io): string {
-  const url = readSecretSource(source, 'the database URL', io.env).reveal()
-  const role = URL.canParse(url) ? decodeURIComponent(new URL(url).username) : ''
-  if (role !== '') return role
-  throw new CommandError('database.postgres.url must be of the form postgres://user:password@host/database, with the role that serves as its user')
+/** `serving` is the database as the role that serves, on PostgreSQL: what it may do is set and then checked by itself. */
+async function migrateAsOwner(config: Config, log: Log, serving: OpenedDatabase | undefined, admin: string | undefined, io: Io): Promise<void> {
+  const { database, explain } = openConfiguredDatabase(config, io.env, log, 'owner')
+  try {
+    if (serving?.role !== undefined) await refuseOwner(database, serving.role)
+    const ran = await migrate(database.maintenance, database.engine)
+    io.err(ran.length === 0 ? 'The schema is that of this version already.\n' : `Ran ${ran.join(', ')}.\n`)
+    if (serving?.role !== undefined) await grantPrivileges(database.maintenance, serving.role)
+    if (serving !== undefined) await checkServing(serving, io)
+    if (admin !== undefined) await makeAdmin(config, log, database, admin, io)
+  } catch (error) {
+    throw explain(error)
+  } finally {
+    await database.close()
+  }
+}
+
+/** The same check as at the broker's start, so that it is not the next start that fails. */
+async function checkServing({ database, role = '', explain }: OpenedDatabase, io: Io): Promise<void> {
+  try {
+    await checkPostgres(database.read)
+  } catch (error) {
+    throw explain(error)
+  }
+  io.err(`The role ${role} has the rights to serve, and none that it must not have.\n`)
+}
+
+async function makeAdmin(config: Config, log: Log, database: Database, name: string, io: Io): Promise<void> {
+  const ledger = createLedger({ database, clock: systemClock, random: systemRandom, log })
+  try {
+    ledger.observe(await readHead(database.read))
+    const caller = { actor: { kind: 'stint', id: 'migrate' } } as const
+    await openLog({ ledger, database, issuer: config.issuer, trustDomain: config.trust_domain, log }, caller)
+    const { credential } = await createOperator({ ledger, random: systemRandom }, caller, name)
+    io.err(`The admin ${name}'s credential, shown this once (only its hash is kept):\n`)
+    io.out(`${credential.reveal()}\n`)
+  } finally {
+    await ledger.close()
+  }
 }
 
 /** The owner would take its own rights away, and could not serve either. */

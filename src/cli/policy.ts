@@ -48,7 +48,7 @@ const testCommand: Command = {
   help: `Usage: stint policy test [DIR] [--json]
 
 Checks the policy folder DIR (default: ${folderDefault}), then runs the tests in
-DIR/tests/*.yaml against its rules. Needs no broker.
+DIR/tests/*.yaml against its rules. Needs no broker. A folder without tests fails.
 
 Options:
   --json  print the results as JSON
@@ -57,7 +57,8 @@ Examples:
   stint policy test
   stint policy test deploy/policies --json
 
-Exit codes: 0 all passed, 1 some failed or there are problems, 2 wrong usage.
+Exit codes: 0 all passed, 1 some failed, there are none, or there are problems,
+2 wrong usage.
 `,
   async run(args, io) {
     const { values, positionals } = parseOptions('policy test', args, { json: { type: 'boolean' } })
@@ -68,9 +69,11 @@ Exit codes: 0 all passed, 1 some failed or there are problems, 2 wrong usage.
     const run = runPolicyTests(set, createDecider({ slicesMax: 1000, verdictsMax: 1000 }), files)
     if ('problems' in run) return printProblems(run.problems, json, io)
     const failed = run.results.filter((result) => !result.passed).length
-    if (json) io.out(formatJson({ ok: failed === 0, ...describeSet(set), tests: run.results.length, failed, results: run.results }))
+    // What tests nothing must not look like a pass: a folder in the wrong place has none either.
+    const ok = failed === 0 && run.results.length > 0
+    if (json) io.out(formatJson({ ok, ...describeSet(set), tests: run.results.length, failed, results: run.results }))
     else printResults(run.results, failed, io)
-    return failed === 0 ? 0 : 1
+    return ok ? 0 : 1
   },
 }
 
@@ -82,7 +85,8 @@ const applyCommand: Command = {
 
 Checks the policy folder DIR (default: policies), then sends its rules and its
 catalog to the broker, which checks them again and puts them in force at once.
-Files of tests are not sent.
+Files of tests are not sent. It replaces whatever is in force and says what that
+was; with --expect, only the set that you have seen.
 
 Options:
   --expect HASH  only if the set in force has this hash; "none": only if there is none
@@ -115,8 +119,10 @@ Exit codes: 0 in force, 1 refused or failed, 2 wrong usage.
       io.err(`The broker names the set ${applied.hash}, this program ${loaded.set.hash}: they are of different versions.\n`)
     }
     if (json) io.out(formatJson(applied))
-    else if (applied.changed) io.out(`in force: ${summarise(loaded.set)}, audit entry ${applied.audit_index}\n`)
-    else io.out(`in force already: ${summarise(loaded.set)}\n`)
+    else if (applied.changed) {
+      const replaced = applied.previous === null ? '' : `, replaces ${printable(applied.previous)}`
+      io.out(`in force: ${summarise(loaded.set)}, audit entry ${applied.audit_index}${replaced}\n`)
+    } else io.out(`in force already: ${summarise(loaded.set)}\n`)
     return 0
   },
 }

@@ -7,7 +7,8 @@ export function createProcessIo(host: NodeJS.Process): Io {
   for (const stream of [host.stdout, host.stderr]) {
     stream.on('error', (error: NodeJS.ErrnoException) => {
       if (error.code === 'EPIPE') host.exit()
-      throw error
+      // The terminal was closed: nobody reads on, and what was begun is still to be finished.
+      if (error.code !== 'EIO') throw error
     })
   }
   return {

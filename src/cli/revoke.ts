@@ -18,8 +18,8 @@ Options:
   --grant ID       this one grant (stands alone)
   --workload NAME  what was given to this workload
   --task NAME      what was given for this task
-  --before TIME    what was given before (such as 2026-11-21T10:00:00Z); alone,
-                   of all workloads
+  --before TIME    what was given before, YYYY-MM-DD or YYYY-MM-DDThh:mm:ssZ in
+                   UTC; alone, of all workloads
   --reason TEXT    why, for the log
   --json           print the answer as JSON
 

@@ -2,11 +2,14 @@ import { readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { parseConfig, type Config } from '../config.ts'
 import { formatTime, systemClock } from '../kernel/clock.ts'
+import { BrokerError } from '../kernel/errors.ts'
 import { createLog, type Log, type LogLevel } from '../kernel/log.ts'
 import { startDevelopment, startProduction, type RunningBroker } from '../main.ts'
 import { countOperators } from '../storage/operators.ts'
 import { CommandError, parseOptions, UsageError, type Command, type Io } from './command.ts'
+import { formatProblem, problemsOf } from './failure.ts'
 import { introduce } from './introduction.ts'
+import { createPlainLog } from './plain-log.ts'
 
 export const serveCommand: Command = {
   name: 'serve',
@@ -14,8 +17,8 @@ export const serveCommand: Command = {
   help: `Usage: stint serve --config FILE
        stint serve --dev [--port 7846] [--data .stint] [--policies policies]
 
-Runs the broker until it is told to stop (Ctrl-C, SIGTERM); it then finishes what
-was begun.
+Runs the broker until it is told to stop (Ctrl-C, SIGTERM, SIGHUP); it then
+finishes what was begun.
 
 Options:
   --config FILE   production: everything as stint.yaml says, nothing made up
@@ -47,7 +50,7 @@ Examples:
     }
     const config = readConfig(values.config)
     const log = createStderrLog(io, config.log.level)
-    const running = await startProduction(config, io.env, log)
+    const running = await startProduction(config, io.env, log).catch(refuseFirstPolicies)
     log.info('Stint is ready', { url: running.url })
     const operators = await countOperators(running.composition.broker.database.read)
     if (operators === 0) log.warn('there is no operator yet: make the first one with `stint migrate --config FILE --admin NAME`')
@@ -72,8 +75,8 @@ async function serveDevelopment({ port = '7846', data = '.stint', policies = 'po
     folder,
     policyFolder: resolve(policies),
     port: Number(port),
-    log: createStderrLog(io, 'warn'),
-  })
+    log: createPlainLog(io),
+  }).catch(refuseFirstPolicies)
   const readyMs = Math.round(performance.now() - beganMs)
   io.out(`Stint is ready at ${running.url} (development mode, ${readyMs} ms). Everything is kept in ${data}; delete it to start afresh.\n`)
   try {
@@ -87,13 +90,23 @@ async function serveDevelopment({ port = '7846', data = '.stint', policies = 'po
   return 0
 }
 
-const stopSignals = ['SIGINT', 'SIGTERM'] as const
+/** A set that does not load is fatal only while none is in force: there is nothing to stay with. */
+function refuseFirstPolicies(error: unknown): never {
+  const problems = error instanceof BrokerError && error.code === 'policy_invalid' ? problemsOf(error) : []
+  if (problems.length === 0) throw error
+  const count = problems.length === 1 ? '1 problem' : `${problems.length} problems`
+  throw new CommandError([`the policy folder has ${count}, and no set is in force yet:`, ...problems.map(formatProblem)].join('\n'))
+}
+
+const stopSignals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 /** Resolves once the process was told to stop and the broker has drained. A second signal ends it at once. */
 async function untilStopped(running: RunningBroker, say: () => void): Promise<void> {
   await new Promise<void>((resolveStop) => {
     const stop = (): void => {
       for (const signal of stopSignals) process.off(signal, stop)
+      // A terminal that closes says so more than once: by the kernel and by the shell.
+      process.on('SIGHUP', () => undefined)
       resolveStop()
     }
     for (const signal of stopSignals) process.on(signal, stop)

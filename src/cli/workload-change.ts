@@ -1,6 +1,7 @@
 import type { AdminClient } from '../client/admin.ts'
 import type { Recorded, Stage, WorkloadChange, WorkloadRecord } from '../client/records.ts'
-import { readSingle, readTime } from './arguments.ts'
+import { systemClock } from '../kernel/clock.ts'
+import { readReviewTime, readSingle } from './arguments.ts'
 import { parseOptions, UsageError, type Command } from './command.ts'
 import { adminClient, connectionHelp, connectionOptions } from './connection.ts'
 import { printWorkload } from './workload-show.ts'
@@ -21,13 +22,14 @@ Options:
   --purpose TEXT
   --tag TAG         replaces all tags; may be given several times
   --no-tags         removes all tags
-  --review-at DATE  moves the review; do so after having reviewed it
+  --review-at WHEN  moves the review, to a duration from now such as 90d or to a
+                    date, YYYY-MM-DD; do so after having reviewed it
   --json            print the record as JSON
 
 ${connectionHelp}
 Examples:
   stint workload update triage-bot --stage production
-  stint workload update triage-bot --review-at 2027-12-31
+  stint workload update triage-bot --review-at 90d
 `,
   async run(args, io) {
     const { values, positionals } = parseOptions('workload update', args, {
@@ -54,7 +56,7 @@ Examples:
       ...(team !== undefined && contact !== undefined && { owner: { team, contact } }),
       ...(purpose !== undefined && { purpose }),
       ...(tags !== undefined && { tags }),
-      ...(values['review-at'] !== undefined && { review_at: readTime(values['review-at'], 'review-at') }),
+      ...(values['review-at'] !== undefined && { review_at: readReviewTime(values['review-at'], 'review-at', systemClock.nowMs()) }),
     }
     if (Object.keys(change).length === 0) throw new UsageError('what shall change? See: stint workload update --help')
     printWorkload(await adminClient(values, io).updateWorkload(name, change), values.json === true, io)
@@ -107,7 +109,7 @@ Options:
 
 ${connectionHelp}
 Examples:
-  stint ${command} triage-bot --reason "review of 21 November"
+  stint ${command} triage-bot --reason "asked for by its team"
 `,
     async run(args, io) {
       const { values, positionals } = parseOptions(command, args, {

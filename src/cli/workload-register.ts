@@ -1,5 +1,6 @@
 import type { Stage } from '../client/records.ts'
-import { readSingle, readTime, requireOption } from './arguments.ts'
+import { systemClock } from '../kernel/clock.ts'
+import { readReviewTime, readSingle, requireOption } from './arguments.ts'
 import { parseOptions, type Command } from './command.ts'
 import { adminClient, connectionHelp, connectionOptions } from './connection.ts'
 import { readJwks } from './jwks-file.ts'
@@ -12,7 +13,7 @@ export const registerCommand: Command = {
   name: 'register',
   summary: 'register a new workload',
   help: `Usage: stint ${name} NAME --environment NAME --stage STAGE
-         --team TEAM --contact REF --purpose TEXT --review-at DATE --jwks FILE
+         --team TEAM --contact REF --purpose TEXT --review-at WHEN --jwks FILE
          [--tag TAG]… [--json]
 
 Registers a workload: one agent in one environment, with one accountable owner.
@@ -25,7 +26,8 @@ Options:
   --contact REF       where to reach a person, by reference: oncall:support
   --purpose TEXT      what it is for, in a sentence
   --tag TAG           a fact for the rules to use; may be given several times
-  --review-at DATE    from then on it is refused until somebody has reviewed it
+  --review-at WHEN    from then on it is refused until somebody has reviewed it:
+                      a duration such as 90d (at most 400d), or a date, YYYY-MM-DD
   --jwks FILE         its public keys; - reads standard input
   --json              print the record as JSON
 
@@ -33,7 +35,7 @@ ${connectionHelp}
 Examples:
   stint key public triage-bot.key | stint ${name} triage-bot \\
     --environment prod --stage pilot --team support --contact oncall:support \\
-    --purpose "Labels and answers tickets" --review-at 2027-06-30 --jwks -
+    --purpose "Labels and answers tickets" --review-at 90d --jwks -
 `,
   async run(args, io) {
     const { values, positionals } = parseOptions(name, args, {
@@ -56,7 +58,7 @@ Examples:
       owner: { team: requireOption(name, values, 'team'), contact: requireOption(name, values, 'contact') },
       purpose: requireOption(name, values, 'purpose'),
       ...(values.tag !== undefined && { tags: values.tag }),
-      review_at: readTime(requireOption(name, values, 'review-at'), 'review-at'),
+      review_at: readReviewTime(requireOption(name, values, 'review-at'), 'review-at', systemClock.nowMs()),
     }
     const jwksFile = requireOption(name, values, 'jwks')
     const client = adminClient(values, io)

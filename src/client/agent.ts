@@ -36,7 +36,7 @@ export interface AgentToken {
   readonly tokenType: 'Bearer'
   /** Seconds from the answer on. */
   readonly expiresIn: number
-  /** By this machine's clock, counted from before the request was sent: never later than the broker's own time. */
+  /** Counted from before the request was sent by this machine's clock, and never later than the token's own `exp`. */
   readonly expiresAt: Date
   readonly scope: string
   readonly authorizationDetails: readonly Readonly<Record<string, unknown>>[]
@@ -184,10 +184,21 @@ function readToken(answer: ApiAnswer, askedAtMs: number): AgentToken {
     accessToken,
     tokenType: 'Bearer',
     expiresIn,
-    expiresAt: new Date(askedAtMs + expiresIn * 1000),
+    expiresAt: new Date(Math.min(askedAtMs + expiresIn * 1000, readExpiryMs(accessToken) ?? Infinity)),
     scope: typeof body['scope'] === 'string' ? body['scope'] : '',
     authorizationDetails: readObjects(body['authorization_details'] ?? [], { type: 'string' }, 'a token').filter(isObject),
     auditIndex: index !== null && /^\d{1,15}$/.test(index) ? Number(index) : undefined,
+  }
+}
+
+/** `exp` of a JWT (RFC 7519 §4.1.4) in milliseconds; `undefined` for an opaque token. Unverified: it only ever shortens. */
+function readExpiryMs(accessToken: string): number | undefined {
+  try {
+    const claims: unknown = JSON.parse(Buffer.from(accessToken.split('.')[1] ?? '', 'base64url').toString('utf8'))
+    const exp = isObject(claims) ? claims['exp'] : undefined
+    return typeof exp === 'number' && exp >= 0 && exp <= 1e11 ? exp * 1000 : undefined
+  } catch {
+    return undefined
   }
 }
 

@@ -1,12 +1,13 @@
 import { Hono } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import type { Broker } from '../broker/broker.ts'
+import { recordRefusedChange } from '../broker/refused-change.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { newId } from '../kernel/ids.ts'
 import { auditRoutes } from './audit.ts'
 import { bodyBytesMax } from './body.ts'
 import { discoveryRoutes } from './discovery.ts'
-import { authenticateAdmin, refuseForeignOrigin } from './guards.ts'
+import { authenticateAdmin, operatorCaller, refuseForeignOrigin } from './guards.ts'
 import { healthRoutes } from './health.ts'
 import { oauthRoutes } from './oauth.ts'
 import { policyRoutes } from './policy.ts'
@@ -59,7 +60,7 @@ export function createApp({ broker, development }: AppOptions) {
       })
     }
     const limit = bodyLimit({ maxSize: route.bodyBytesMax ?? bodyBytesMax, onError: refuseBody })
-    app.on(route.method, route.path, limit, (c) => route.handle(c))
+    app.on(route.method, route.path, limit, (c) => (route.access === 'admin' ? handleAsAdmin(route, c) : route.handle(c)))
   }
   for (const [path, ofPath] of Map.groupBy(routes, (route) => route.path)) {
     app.all(path, (c) => {
@@ -81,6 +82,21 @@ export function createApp({ broker, development }: AppOptions) {
     return c.req.path.startsWith('/oauth2/') ? answerOAuthError(c, error) : answerProblem(c, error, requestId)
   })
   return app
+}
+
+/**
+ * A change that was asked for rightly, but that the state of things refuses, is recorded before it is answered: taking a
+ * key that is another's, resuming what was retired. A request that is wrong in itself is only answered.
+ */
+async function handleAsAdmin(route: Route, c: RouteContext): Promise<Response> {
+  try {
+    return await route.handle(c)
+  } catch (error) {
+    if (route.method !== 'GET' && error instanceof BrokerError && ['conflict', 'not_found'].includes(error.code)) {
+      await recordRefusedChange(c.get('broker'), operatorCaller(c), { method: route.method, route: route.path }, error)
+    }
+    throw error
+  }
 }
 
 function refuseBody(): never {

@@ -1,5 +1,5 @@
 import SqliteDatabase, { type Database as Handle, type Statement } from 'better-sqlite3'
-import { closeSync, existsSync, mkdirSync, openSync, realpathSync } from 'node:fs'
+import { closeSync, existsSync, fchmodSync, fstatSync, mkdirSync, openSync, realpathSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { Kysely, SqliteDialect, sql } from 'kysely'
 import { formatTime } from '../kernel/clock.ts'
@@ -8,16 +8,19 @@ import { CommitUnknown, type Database, type WriteTransaction } from './engine.ts
 import type { Schema } from './schema.ts'
 
 export interface SqliteOptions {
-  /** The database file; made with its folder when it is missing. */
   readonly file: string
+  /** What to do where there is no such file: make it with its folder (the default), or refuse. */
+  readonly whenMissing?: 'make' | 'refuse'
+  /** Whether a file that others can read or change is refused. */
+  readonly privateOnly?: boolean
 }
 
 /**
  * Opens a SQLite file for this process alone: WAL, `synchronous=FULL`, one connection that writes and one that reads.
- * Throws `config_invalid` when another process has it open.
+ * Throws `config_invalid` when another process has it open, or it cannot be used as the options want it.
  */
-export function openSqlite({ file }: SqliteOptions): Database {
-  const { lock, writer, reader } = openHandles(file)
+export function openSqlite(options: SqliteOptions): Database {
+  const { lock, writer, reader } = openHandles(options)
   const write = new Kysely<Schema>({ dialect: new SqliteDialect({ database: rememberStatements(writer) }) })
   const read = new Kysely<Schema>({ dialect: new SqliteDialect({ database: rememberStatements(reader) }) })
   let rows: HotRows | undefined
@@ -58,7 +61,8 @@ function codeOf(error: unknown): string {
 }
 
 /** Takes the lock and opens both connections, or lets go of everything and says why not. */
-function openHandles(given: string): Record<'lock' | 'writer' | 'reader', Handle> {
+function openHandles(options: SqliteOptions): Record<'lock' | 'writer' | 'reader', Handle> {
+  const { file: given, whenMissing = 'make', privateOnly = false } = options
   const opened: Handle[] = []
   const open = (file: string): Handle => {
     const handle = new SqliteDatabase(file)
@@ -66,9 +70,12 @@ function openHandles(given: string): Record<'lock' | 'writer' | 'reader', Handle
     return handle
   }
   try {
-    mkdirSync(dirname(given), { recursive: true, mode: 0o700 })
+    if (whenMissing === 'refuse') requireFile(given)
+    else mkdirSync(dirname(given), { recursive: true, mode: 0o700 })
     // One file has one lock, under whatever link it is opened.
     const file = existsSync(given) ? realpathSync(given) : given
+    if (privateOnly) refuseReadable(file)
+    closeToOthers(`${file}.lock`)
     const lock = takeProcessLock(open(`${file}.lock`))
     // Readable to nobody else: sealed keys and the operators' hashes are in it. SQLite gives its other files the same mode.
     closeSync(openSync(file, 'a', 0o600))
@@ -83,6 +90,7 @@ function openHandles(given: string): Record<'lock' | 'writer' | 'reader', Handle
     return { lock, writer, reader }
   } catch (cause) {
     for (const handle of opened.toReversed()) handle.close()
+    if (cause instanceof BrokerError) throw cause
     const why = cause instanceof Error ? cause.message : String(cause)
     throw new BrokerError({
       code: 'config_invalid',
@@ -91,6 +99,35 @@ function openHandles(given: string): Record<'lock' | 'writer' | 'reader', Handle
         : `the database ${given} cannot be opened: ${why}`,
       cause,
     })
+  }
+}
+
+/** A file that is gone must not come back empty: its log and its keys would be missing and nobody told. */
+function requireFile(file: string): void {
+  // Throws for what cannot be looked at, as a folder that this user may not enter.
+  if (statSync(file, { throwIfNoEntry: false }) !== undefined) return
+  const publicMessage = `there is no database ${file}: make it with \`stint migrate --config …\`, or put it back`
+  throw new BrokerError({ code: 'config_invalid', publicMessage })
+}
+
+/** The files of the database hold sealed keys and the operators' hashes: nobody else may read or change them. */
+function refuseReadable(file: string): void {
+  // Windows has no modes of this kind.
+  if (process.getuid === undefined) return
+  const files = [file, `${file}-wal`, `${file}-shm`]
+  const open = files.filter((name) => ((statSync(name, { throwIfNoEntry: false })?.mode ?? 0) & 0o077) !== 0)
+  if (open.length === 0) return
+  const publicMessage = `the database ${file} can be read or changed by others: run chmod 600 ${open.join(' ')}, and see who had access`
+  throw new BrokerError({ code: 'config_invalid', publicMessage })
+}
+
+/** Makes the lock's file for this user alone: whoever can read it can take the lock, and so keep the database from opening. */
+function closeToOthers(file: string): void {
+  const descriptor = openSync(file, 'a', 0o600)
+  try {
+    if ((fstatSync(descriptor).mode & 0o077) !== 0) fchmodSync(descriptor, 0o600)
+  } finally {
+    closeSync(descriptor)
   }
 }
 

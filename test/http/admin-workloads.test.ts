@@ -222,3 +222,27 @@ describeEngines('The list of workloads', (engine) => {
     ])
   })
 })
+
+describeEngines('A change that the state of things refuses', (engine) => {
+  test('is recorded with who asked for what, and one that is wrong in itself is not', async () => {
+    const broker = await startBroker(engine)
+    await broker.register('bot')
+    await broker.sendAsAdmin('POST', '/v1/workloads/bot/retire', {})
+    const size = (await broker.events()).length
+    const response = await broker.sendAsAdmin('POST', '/v1/workloads/bot/resume', {})
+    expect(response.status).toBe(409)
+    const refused = await broker.lastEvent('change.refused')
+    expect(refused).toMatchObject({
+      index: size,
+      actor: { kind: 'operator' },
+      request_id: response.headers.get('stint-request-id'),
+      method: 'POST',
+      route: '/v1/workloads/:name/resume',
+      code: 'conflict',
+      detail: expect.stringContaining('bot is retired'),
+    })
+    expect((await broker.sendAsAdmin('POST', '/v1/workloads/bot/resume', { reasn: 'x' })).status).toBe(400)
+    expect((await broker.sendAsAdmin('GET', '/v1/workloads/nobody')).status).toBe(404)
+    expect(await broker.events()).toHaveLength(size + 1)
+  })
+})

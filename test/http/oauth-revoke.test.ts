@@ -227,7 +227,7 @@ describeEngines('Revocation of many (POST /v1/revocations)', (engine) => {
       expect(response.status, name).toBe(status)
     }
     expect((await broker.send('POST', '/v1/revocations', { json: { before: '2026-01-15T12:00:00Z' } })).status).toBe(401)
-    expect(await broker.events()).toHaveLength(size)
+    expect(new Set((await broker.events()).slice(size).map(({ type }) => type))).toEqual(new Set(['change.refused']))
     expect(await alive()).toEqual(everything)
   })
 })
