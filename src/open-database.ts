@@ -42,6 +42,7 @@ interface Place {
   /** The option that holds the URL. */
   readonly option: string
   readonly role: string
+  readonly hasPassword: boolean
   readonly host: string
   readonly port: string
   readonly name: string
@@ -59,7 +60,14 @@ function readPlace(url: string, option: string): Place {
     const name = decodeURIComponent(pathname.slice(1))
     if (role === '') throw refuse()
     const host = searchParams.get('host') ?? decodeURIComponent(hostname)
-    return { option, role, host: host === '' ? 'localhost' : host, port: searchParams.get('port') ?? (port === '' ? '5432' : port), name: name === '' ? role : name }
+    return {
+      option,
+      role,
+      hasPassword: password !== '',
+      host: host === '' ? 'localhost' : host,
+      port: searchParams.get('port') ?? (port === '' ? '5432' : port),
+      name: name === '' ? role : name,
+    }
   } catch (error) {
     throw error instanceof URIError ? refuse() : error
   }
@@ -72,9 +80,9 @@ function describePostgresError(error: unknown, place: Place, as: 'server' | 'own
   return publicMessage === undefined ? undefined : new BrokerError({ code: 'config_invalid', publicMessage, cause: error })
 }
 
-function explainCode(code: string, { option, role, host, port, name }: Place, as: 'server' | 'owner'): string | undefined {
-  // What the driver says where the server wants a password and the URL has none.
-  if (code.startsWith('SASL: ')) return `${option} has no password that the server accepts for the role ${role}: write one into the URL`
+function explainCode(code: string, { option, role, hasPassword, host, port, name }: Place, as: 'server' | 'owner'): string | undefined {
+  // What the driver says, or else the server, where a password is wanted and the URL has none.
+  if (code.startsWith('SASL: ') || (code === '28P01' && !hasPassword)) return `${option} has no password that the server accepts for the role ${role}: write one into the URL`
   switch (code) {
     case 'ECONNREFUSED':
     case 'ENOENT':

@@ -1,4 +1,4 @@
-import { cpSync, statSync, writeFileSync } from 'node:fs'
+import { cpSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
@@ -136,11 +136,49 @@ describe('stint serve --dev', () => {
     writeFileSync(join(cwd, 'policies/broken.cedar'), 'permit (principal, action, resource);')
     const again = serve()
     await again.until('Ctrl-C stops it.')
-    expect(again.said().err).toContain('the policy folder does not load; the set in force stays')
+    expect(again.said().err).toMatch(/^the policy folder does not load; the set in force stays \(policy_set [0-9a-f]{64}\):\nbroken\.cedar:1:1 .*\n$/)
     expect((await fetch(`http://127.0.0.1:${port}/readyz`)).status).toBe(200)
     await again.stop()
     const fresh = await runProgram(['serve', '--dev', '--port', String(port), '--data', 'fourth'], { cwd })
-    expect(fresh).toMatchObject({ code: 1, out: '', err: expect.stringMatching(/^stint: .*broken\.cedar:1:1/) })
+    expect(fresh).toMatchObject({ code: 1, out: '' })
+    expect(fresh.err).toMatch(/^stint: the policy folder has 1 problem, and no set is in force yet:\nbroken\.cedar:1:1 .*\n$/)
+
+    // The same for a folder that is gone.
+    renameSync(join(cwd, 'policies'), join(cwd, 'elsewhere'))
+    const without = serve()
+    await without.until('Ctrl-C stops it.')
+    expect(without.said().err).toMatch(/^the policy folder does not load; the set in force stays .*: There is no policy folder ".*"[^{}]*\n$/)
+    expect((await without.stop()).code).toBe(0)
+  })
+
+  test('makes no second root key for a database that the first one has sealed', async () => {
+    const { cwd, serve } = await setUp()
+    const file = join(cwd, '.stint/root.key')
+    const first = serve()
+    await first.until('Ctrl-C stops it.')
+    await first.stop()
+    const key = readFileSync(file)
+    rmSync(file)
+    const message = `stint: ${file} is missing: put it back, or delete ${join(cwd, '.stint')} to start afresh\n`
+    expect(await serve().ended).toMatchObject({ code: 1, out: '', err: message })
+    writeFileSync(file, key, { mode: 0o600 })
+    const again = serve()
+    await again.until('Ctrl-C stops it.')
+    rmSync(join(cwd, '.stint'), { recursive: true })
+    await again.stop()
+    const afresh = serve()
+    await afresh.until('Ctrl-C stops it.')
+    expect(afresh.said().out).toContain('stint_op_')
+  })
+
+  test('says in one line where it can keep nothing', async () => {
+    const { cwd, port } = await setUp()
+    writeFileSync(join(cwd, 'file'), '')
+    for (const data of ['file', 'file/inner']) {
+      const ended = await runProgram(['serve', '--dev', '--port', String(port), '--data', data], { cwd })
+      const message = `stint: nothing can be kept in ${join(cwd, data)}: it is, or lies in, something that is no folder; give --data a folder of your own\n`
+      expect(ended).toMatchObject({ code: 1, out: '', err: message })
+    }
   })
 
   test('and its options are given right, or explained', async () => {
@@ -175,7 +213,7 @@ async function beginRequest(port: number): Promise<Socket> {
 }
 
 describe('A broker that is told to stop', () => {
-  test.each(['SIGTERM', 'SIGINT'] as const)('by %s answers what was begun, takes nothing new, and ends well', async (signal) => {
+  test.each(['SIGTERM', 'SIGINT', 'SIGHUP'] as const)('by %s answers what was begun, takes nothing new, and ends well', async (signal) => {
     const { port, serve } = await setUp()
     const program = serve()
     await program.until('Ctrl-C stops it.')

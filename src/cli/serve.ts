@@ -51,10 +51,11 @@ Examples:
     const config = readConfig(values.config)
     const log = createStderrLog(io, config.log.level)
     const running = await startProduction(config, io.env, log).catch(refuseFirstPolicies)
+    const stopped = listenForStop()
     log.info('Stint is ready', { url: running.url })
     const operators = await countOperators(running.composition.broker.database.read)
     if (operators === 0) log.warn('there is no operator yet: make the first one with `stint migrate --config FILE --admin NAME`')
-    await untilStopped(running, () => log.info('stopping: finishing what was begun'))
+    await stopWhen(stopped, running, () => log.info('stopping: finishing what was begun'))
     return 0
   },
 }
@@ -85,8 +86,9 @@ async function serveDevelopment({ port = '7846', data = '.stint', policies = 'po
     // A policy set of one's own need not know the sample agent: the broker is well all the same.
     io.err(`The sample agent could not be shown: ${error instanceof Error ? error.message : String(error)}\n`)
   }
+  const stopped = listenForStop()
   io.out('Ctrl-C stops it.\n')
-  await untilStopped(running, () => io.out('\nStopping: finishing what was begun.\n'))
+  await stopWhen(stopped, running, () => io.out('\nStopping: finishing what was begun.\n'))
   return 0
 }
 
@@ -100,9 +102,9 @@ function refuseFirstPolicies(error: unknown): never {
 
 const stopSignals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
-/** Resolves once the process was told to stop and the broker has drained. A second signal ends it at once. */
-async function untilStopped(running: RunningBroker, say: () => void): Promise<void> {
-  await new Promise<void>((resolveStop) => {
+/** Resolves once the process was told to stop. A second signal ends it at once. Begun before anybody is told how to stop it. */
+function listenForStop(): Promise<void> {
+  return new Promise<void>((resolveStop) => {
     const stop = (): void => {
       for (const signal of stopSignals) process.off(signal, stop)
       // A terminal that closes says so more than once: by the kernel and by the shell.
@@ -111,6 +113,11 @@ async function untilStopped(running: RunningBroker, say: () => void): Promise<vo
     }
     for (const signal of stopSignals) process.on(signal, stop)
   })
+}
+
+/** Drains the broker once the process was told to stop. */
+async function stopWhen(stopped: Promise<void>, running: RunningBroker, say: () => void): Promise<void> {
+  await stopped
   say()
   await running.close()
 }

@@ -27,7 +27,7 @@ Options:
   --purpose TEXT      what it is for, in a sentence
   --tag TAG           a fact for the rules to use; may be given several times
   --review-at WHEN    from then on it is refused until somebody has reviewed it:
-                      a duration such as 90d (at most 400d), or a date, YYYY-MM-DD
+                      a duration such as 90d (at most 400d) or a YYYY-MM-DD
   --jwks FILE         its public keys; - reads standard input
   --json              print the record as JSON
 

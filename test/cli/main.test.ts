@@ -59,6 +59,12 @@ describe('help', () => {
   })
 })
 
+describe('examples', () => {
+  it.each([...commands, 'policy apply', 'migrate', 'serve', 'config'])('of stint %s name no day, which would be past one day', async (command) => {
+    expect((await runRecorded([...command.split(' '), '--help'])).out).not.toMatch(/\d{4}-\d{2}-\d{2}/)
+  })
+})
+
 describe('wrong usage', () => {
   it.each([
     [[], 'See: stint --help'],
@@ -83,6 +89,9 @@ describe('wrong usage', () => {
     [['token', 'tickets:read', '--workload', ''], 'empty value'],
     [['token', 'tickets:read', '--ttl', '10'], '--ttl must be a whole number and a unit'],
     [['token', 'tickets:read', '--ttl', '0m'], '--ttl must be'],
+    [['token', 'tickets:read', '--ttl', '-5m'], '--ttl has no value, or one that begins with a dash, which would be written --ttl=…'],
+    [['token', 'tickets:read', '--ttl=-5m'], '--ttl must be a whole number and a unit'],
+    [['serve', '--dev', '--port', '-1'], '--port has no value, or one that begins with a dash'],
     [['token', 'tickets:read', '--claims', '--json'], 'not both'],
     [['token', 'introspect'], 'the token, or - for standard input is missing'],
     [['revoke'], 'what shall end?'],
@@ -98,7 +107,7 @@ describe('wrong usage', () => {
     [['workload', 'update', 'bot'], 'what shall change?'],
     [['workload', 'update', 'bot', '--team', 'support'], '--team and --contact together'],
     [['workload', 'update', 'bot', '--tag', 'a', '--no-tags'], 'not both'],
-    [['workload', 'update', 'bot', '--review-at', '1.1.2027'], '--review-at must be a date'],
+    [['workload', 'update', 'bot', '--review-at', '1.1.2027'], '--review-at must be a duration from now, such as 90d, or a date'],
     [['workload', 'remove-key', 'bot'], '--kid is needed'],
     [['workload', 'list', '--limit', '0'], '--limit must be a whole number, 1 to 1000'],
     [['workload', 'list', '--limit', '1e3'], '--limit must be'],

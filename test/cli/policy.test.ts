@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type IncomingMessage } from 'node:http'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
@@ -86,6 +86,14 @@ test('test: checks first, and says where a test is wrong', async () => {
   expect(await runRecorded(['policy', 'test', wrong])).toMatchObject({ code: 1, out: expect.stringContaining('tests/t.yaml:3:30 "bob" is not among') })
 })
 
+test('test: a folder without tests does not pass', async () => {
+  const folder = folderWith({})
+  rmSync(join(folder, 'tests'), { recursive: true })
+  expect(await runRecorded(['policy', 'test', folder])).toEqual({ code: 1, out: '', err: 'There are no tests: write some in tests/*.yaml.\n' })
+  const json = await runRecorded(['policy', 'test', folder, '--json'])
+  expect([json.code, JSON.parse(json.out)]).toEqual([1, expect.objectContaining({ ok: false, tests: 0, failed: 0 })])
+})
+
 test('apply: sends rules and catalog but no tests, and says what is in force', async () => {
   const folder = folderWith({})
   const hash = await hashOf(folder)
@@ -93,6 +101,10 @@ test('apply: sends rules and catalog but no tests, and says what is in force', a
   const env = { STINT_URL: url, STINT_OPERATOR_TOKEN: 'stint_op_abc' }
   const { code, out } = await runRecorded(['policy', 'apply', folder, '--expect', 'none'], { env })
   expect({ code, out }).toEqual({ code: 0, out: `in force: 1 policy, 1 tool, ${hash}, audit entry 7\n` })
+  const previous = 'b'.repeat(64)
+  const second = await serve({ hash, previous, changed: true, audit_index: 8 })
+  const replaced = await runRecorded(['policy', 'apply', folder], { env: { ...env, STINT_URL: second.url } })
+  expect(replaced.out).toBe(`in force: 1 policy, 1 tool, ${hash}, audit entry 8, replaces ${previous}\n`)
   expect(requests).toEqual([
     { method: 'PUT', url: '/v1/policy', body: { files: { 'rules.cedar': rules, 'tools/tickets.yaml': tool }, expected: null } },
   ])

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import { randomBytes, X509Certificate } from 'node:crypto'
-import { chmodSync, cpSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { request as httpRequest } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import { connect } from 'node:net'
@@ -105,12 +105,16 @@ describe('A production broker on SQLite', () => {
     const site = await createSite(sqlite)
     const migrated = await site.run(['migrate', '--config', site.file, '--admin', 'ada'])
     expect(migrated).toMatchObject({ code: 0, out: expect.stringMatching(/^stint_op_\S+\n$/), err: expect.stringContaining('Ran 0001-foundation.') })
-    // Once: nobody makes a second first operator.
-    expect(await site.migrate('--admin', 'eve')).toMatchObject({ code: 1, out: '', err: expect.stringContaining('There is an operator already') })
+    // A name is one operator's; a further admin is the way back where a credential was lost, and is recorded.
+    expect(await site.migrate('--admin', 'ada')).toMatchObject({ code: 1, out: '', err: expect.stringContaining('stint: There is an operator named ada already: choose another name.') })
+    const further = await site.migrate('--admin', 'eve')
+    expect(further).toMatchObject({ code: 0, out: expect.stringMatching(/^stint_op_\S+\n$/) })
     expect(await site.migrate()).toMatchObject({ code: 0, out: '', err: 'The schema is that of this version already.\n' })
 
     const program = await site.serve()
     await useByCommands(site, migrated.out.trim())
+    const created = await site.run(['audit', 'list', '--type', 'operator.created'], { STINT_OPERATOR_TOKEN: further.out.trim() })
+    expect(created.out).toMatch(/named ada role admin by stint migrate\n.*named eve role admin by stint migrate\n$/)
     expect(await site.ask('/readyz')).toBe(200)
     // In production, a plain request gets no answer, and the file belongs to one process.
     const plain = connect(site.port, '127.0.0.1')
@@ -136,6 +140,10 @@ describe('A production broker on SQLite', () => {
   test('does not start while anything that it needs is missing, unreadable or readable to others', async () => {
     const site = await createSite(sqlite)
     const { folder, file, rootKey, certificate } = site
+    const database = join(folder, 'data/stint.db')
+    expect(await site.refuse()).toEqual({ code: 1, out: '', err: `stint: there is no database ${database}: make it with \`stint migrate --config …\`, or put it back\n` })
+    expect(existsSync(join(folder, 'data'))).toBe(false)
+    expect((await site.migrate()).code).toBe(0)
     const config = readFileSync(file, 'utf8')
     createCertificate(folder, 'other')
     const cases: readonly (readonly [string, () => void, RegExp])[] = [
@@ -149,6 +157,7 @@ describe('A production broker on SQLite', () => {
       ['no certificate', () => writeFileSync(file, config.replace('tls.pem', 'none.pem')), /the TLS certificate .*none\.pem cannot be read/],
       ['the certificate of another key', () => writeFileSync(file, config.replace('tls.pem', 'other.pem')), /must be PEM and belong together/],
       ['a certificate that is none', () => writeFileSync(certificate.cert, 'x'), /must be PEM and belong together/],
+      ['a database that others can read', () => chmodSync(database, 0o644), /stint\.db can be read or changed by others: run chmod 600 .*stint\.db/],
       ['no policies', () => writeFileSync(file, config.replace('/policies }', '/nothing }')), /There is no policy folder/],
     ]
     const [good, cert] = [readFileSync(rootKey), readFileSync(certificate.cert)]
@@ -161,6 +170,7 @@ describe('A production broker on SQLite', () => {
       writeFileSync(rootKey, good)
       chmodSync(rootKey, 0o600)
       chmodSync(certificate.key, 0o600)
+      chmodSync(database, 0o600)
       writeFileSync(certificate.cert, cert)
     }
     expect(await runRecorded(['serve', '--config', 'none.yaml'])).toMatchObject({ code: 1, err: expect.stringContaining('cannot read the configuration none.yaml (ENOENT)') })
@@ -172,6 +182,7 @@ describe('A production broker on SQLite', () => {
 
   test('takes no connection but those of its proxy', async () => {
     const site = await createSite(sqlite, proxy)
+    await site.migrate()
     const program = await site.serve()
     expect(await site.ask('/healthz', '127.0.0.1')).toBe(200)
     expect(await site.ask('/healthz', '127.0.0.2')).toBe('ECONNRESET')
@@ -180,6 +191,7 @@ describe('A production broker on SQLite', () => {
 
   test('is stopped, whatever connections are open on which nothing has come', async () => {
     const site = await createSite(sqlite)
+    await site.migrate()
     const program = await site.serve()
     // No TLS handshake follows.
     const silent = connect(site.port, '127.0.0.1')
@@ -194,6 +206,7 @@ describe('A production broker on SQLite', () => {
 
   test('shows the certificate that it was given, and speaks nothing older than TLS 1.2', async () => {
     const site = await createSite(sqlite)
+    await site.migrate()
     await site.serve()
     const client = (...args: readonly string[]) => {
       try {
@@ -232,7 +245,7 @@ describe.skipIf(server.missing !== undefined)('A production broker on PostgreSQL
 
     const migrated = await site.migrate('--admin', 'ada')
     expect(migrated).toMatchObject({ code: 0, out: expect.stringMatching(/^stint_op_\S+\n$/) })
-    expect(migrated.err).toContain(`The role ${servingRole} has the rights to serve.`)
+    expect(migrated.err).toContain(`The role ${servingRole} has the rights to serve, and none that it must not have.`)
     expect(await site.migrate()).toMatchObject({ code: 0, out: '', err: expect.stringContaining('that of this version already') })
 
     write('url', owner)
@@ -248,21 +261,50 @@ describe.skipIf(server.missing !== undefined)('A production broker on PostgreSQL
     expect(await site.migrate()).toMatchObject({ code: 0 })
   })
 
-  test('says what is wrong with a database that it cannot reach, and nothing of its password', async () => {
-    const { site, write } = await createPostgresSite()
+  test('says what is wrong with a database that it cannot use, by its option, and nothing of its password', async () => {
+    const { site, write, serving, owner } = await createPostgresSite()
     const nobody = await findFreePort()
-    const cases: readonly (readonly [string, RegExp])[] = [
-      [`postgres://stint_app:pass-word@127.0.0.1:${nobody}/stint`, /^stint: the database does not answer: .*ECONNREFUSED/],
-      [`postgres://stint_app:pass-word@localhost:${nobody}/stint`, /^stint: the database does not answer: .*ECONNREFUSED/],
-      [`postgres://stint_app:pass-word@127.0.0.1:${server.missing === undefined ? server.port : 0}/none_such`, /password authentication failed|does not exist/],
-    ]
-    for (const [url, message] of cases) {
-      write('url', url)
-      const ended = await site.refuse()
-      expect([ended.code, ended.out, ended.err]).toEqual([1, '', expect.stringMatching(message)])
-      expect(ended.err).not.toContain('pass-word')
+    const changed = (url: string, change: (url: URL) => void): string => {
+      const made = new URL(url)
+      change(made)
+      return made.href
     }
-    write('url', 'not a url')
-    expect(await site.migrate()).toMatchObject({ code: 1, err: expect.stringContaining('must be of the form postgres://user:password@host/database') })
+    const wrong = (url: string) => changed(url, (made) => (made.password = 'pass-word'))
+    const elsewhere = (url: string) => changed(url, (made) => (made.pathname = '/none_such'))
+    const cases: readonly (readonly [(url: string) => string, (option: string) => string])[] = [
+      [() => 'pass-word', (option) => `${option} must be of the form postgres://user:password@host:5432/database`],
+      [(url) => url.replace('postgres://', 'mysql://'), (option) => `${option} must be of the form postgres://`],
+      [() => 'postgres://a:pass-word%@127.0.0.1/b', (option) => `${option} must be of the form postgres://`],
+      [() => `postgres://a:pass-word@127.0.0.1:${nobody}/stint`, (option) => `nothing listens on 127.0.0.1 port ${nobody}: start PostgreSQL there, or correct ${option}`],
+      [() => `postgres://a:pass-word@localhost:${nobody}/stint`, (option) => `nothing listens on localhost port ${nobody}: start PostgreSQL there, or correct ${option}`],
+      [wrong, (option) => `with the password of ${option}: correct it there`],
+      [(url) => changed(url, (made) => (made.password = '')), (option) => `${option} has no password that the server accepts for the role`],
+      [elsewhere, (option) => `there is no database none_such: make it (CREATE DATABASE, encoding UTF8), or correct ${option}`],
+    ]
+    for (const [change, message] of cases) {
+      write('url', change(serving))
+      const served = await site.refuse()
+      expect([served.code, served.out, served.err]).toEqual([1, '', expect.stringContaining(`stint: ${message('database.postgres.url')}`.replace('stint: with', 'with'))])
+      write('url', serving)
+      write('owner-url', change(owner))
+      const migrated = await site.migrate()
+      expect([migrated.code, migrated.out, migrated.err]).toEqual([1, '', expect.stringContaining(message('database.postgres.migrate_url'))])
+      write('owner-url', owner)
+      for (const { err } of [served, migrated]) {
+        expect(err).not.toContain('pass-word')
+        expect(err.trimEnd().split('\n')).toHaveLength(1)
+      }
+    }
+
+    // An owner that may not make tables; a serving role that is missing, refused, or may do too much.
+    write('owner-url', changed(serving, (made) => (made.search = '')))
+    write('url', changed(serving, (made) => (made.username = 'none_such')))
+    expect(await site.migrate()).toMatchObject({ code: 1, err: expect.stringMatching(/^stint: the role stint_app of database\.postgres\.migrate_url lacks rights on the database test_/) })
+    write('owner-url', owner)
+    expect(await site.migrate()).toMatchObject({ code: 1, err: expect.stringContaining('there is no such role as database.postgres.url names: make it (CREATE ROLE') })
+    write('url', wrong(serving))
+    expect(await site.migrate('--admin', 'ada')).toMatchObject({ code: 1, out: '', err: expect.stringContaining('with the password of database.postgres.url') })
+    write('url', serving)
+    expect(await site.migrate('--admin', 'ada')).toMatchObject({ code: 0, out: expect.stringMatching(/^stint_op_/) })
   })
 })

@@ -85,6 +85,8 @@ describe('an admin', () => {
     expect(JSON.parse(shown.out)).toMatchObject({ name: 'bot', tags: ['a:b'], owner })
 
     const changes = ['--stage', 'production', '--no-tags', '--team', 'web', '--contact', 'oncall:web']
+    const later = JSON.parse((await asOperator(['workload', 'update', 'bot', '--review-at', '90d', '--json'])).out)
+    expect(Math.abs(Date.parse(later.review_at) - Date.now() - 90 * 86_400_000)).toBeLessThan(60_000)
     const updated = JSON.parse((await asOperator(['workload', 'update', 'bot', ...changes, '--json'])).out)
     expect(updated).toMatchObject({ stage: 'production', tags: [], owner: { team: 'web', contact: 'oncall:web' } })
 

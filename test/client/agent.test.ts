@@ -128,6 +128,18 @@ describe('requestToken', () => {
   })
 
   it.each([
+    ['an earlier exp', { exp: 1_800_000_599 }, 1_800_000_599_000],
+    ['a later exp', { exp: 1_800_000_700 }, 1_800_000_600_500],
+    ['an exp that is no time', { exp: -1 }, 1_800_000_600_500],
+    ['no exp', {}, 1_800_000_600_500],
+  ])('says that a token with %s expires no later than either clock says', async (_what, claims, expected) => {
+    const body = { ...token, access_token: `aa.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.cc` }
+    const answer = (_form: URLSearchParams, response: ServerResponse): void => void response.end(JSON.stringify(body))
+    const { client } = await connect({ answer }, { clock: { nowMs: () => 1_800_000_000_500 } })
+    expect((await client.requestToken({ actions: ['tickets:read'] })).expiresAt.getTime()).toBe(expected)
+  })
+
+  it.each([
     ['no token', { access_token: undefined }],
     ['a token that is no text', { access_token: ['aa'] }],
     ['a token with a line break', { access_token: 'aa\r\nx: y' }],

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { sql } from 'kysely'
 import { describe, expect, onTestFinished, test } from 'vitest'
@@ -66,7 +66,37 @@ describe('A SQLite file', () => {
     onTestFinished(() => database.close())
     await migrate(database.maintenance, 'sqlite')
     const modeOf = (path: string) => (statSync(path).mode & 0o777).toString(8)
-    expect([modeOf(join(file, '..')), modeOf(file), modeOf(`${file}-wal`)]).toEqual(['700', '600', '600'])
+    const paths = [join(file, '..'), file, `${file}-wal`, `${file}.lock`]
+    expect(paths.map(modeOf)).toEqual(['700', '600', '600', '600'])
+  })
+
+  test('has a lock that others cannot take, also where an earlier one was open to them', async () => {
+    const file = join(createTestFolder(), 'stint.db')
+    writeFileSync(`${file}.lock`, '')
+    chmodSync(`${file}.lock`, 0o644)
+    onTestFinished(openSqlite({ file }).close)
+    expect(statSync(`${file}.lock`).mode & 0o777).toBe(0o600)
+  })
+
+  test('that must be there is not made up', async () => {
+    const folder = createTestFolder()
+    const file = join(folder, 'data', 'stint.db')
+    const open = () => openSqlite({ file, whenMissing: 'refuse' })
+    expect(open).toThrow(`there is no database ${file}: make it with \`stint migrate --config …\``)
+    expect(readdirSync(folder)).toEqual([])
+    await openSqlite({ file }).close()
+    await open().close()
+    expect(existsSync(file)).toBe(true)
+  })
+
+  test.each(['', '-wal', '-shm'])('that others can read is refused where it must be private, with what to run (stint.db%s)', async (suffix) => {
+    const file = join(createTestFolder(), 'stint.db')
+    await openSqlite({ file }).close()
+    if (suffix !== '') writeFileSync(`${file}${suffix}`, '')
+    chmodSync(`${file}${suffix}`, 0o640)
+    expect(() => openSqlite({ file, privateOnly: true })).toThrow(`run chmod 600 ${file}${suffix}, and see who had access`)
+    chmodSync(`${file}${suffix}`, 0o600)
+    await openSqlite({ file, privateOnly: true }).close()
   })
 
   test('that is none, or that cannot be made, is refused with its name and the reason, and is not held', async () => {
