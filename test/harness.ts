@@ -11,9 +11,14 @@ import { openPostgres } from '../src/storage/postgres.ts'
 import { openSqlite } from '../src/storage/sqlite.ts'
 import { emptyDatabase, ownerUrl, runAsOwner, servingUrl, type Server } from './template.ts'
 
-/** Runs a suite once for each engine. Where PostgreSQL is missing its half is skipped, and the name says why. */
+/** Runs a suite once for each engine. */
 export function describeEngines(name: string, suite: (engine: Engine) => void): void {
   describe(`${name} on SQLite`, () => suite('sqlite'))
+  describePostgres(name, suite)
+}
+
+/** Runs a suite on PostgreSQL; where there is none it is skipped, and the name says why. */
+export function describePostgres(name: string, suite: (engine: Engine) => void): void {
   const { missing } = inject('postgres')
   if (missing === undefined) describe(`${name} on PostgreSQL`, () => suite('postgres'))
   else describe.skip(`${name} on PostgreSQL (skipped: ${missing})`, () => suite('postgres'))

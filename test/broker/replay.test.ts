@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import type { RefusalReason } from '../../src/identity/refusal.ts'
 import { startBroker, type TestAgent, type TestBroker } from '../broker.ts'
-import { describeEngines } from '../harness.ts'
+import { describeEngines, describePostgres } from '../harness.ts'
 import { countGrants, post } from '../http/oauth-requests.ts'
 
 /** Token requests that all carry the same assertion. */
@@ -108,8 +108,8 @@ describeEngines('An assertion that is used again', (engine) => {
   })
 })
 
-describeEngines('An assertion that comes to two processes', (engine) => {
-  test.skipIf(engine === 'sqlite')('gets exactly one token, at once and later', async () => {
+describePostgres('An assertion that comes to two processes', (engine) => {
+  test('gets exactly one token, at once and later', async () => {
     const broker = await startBroker(engine)
     const other = await startBroker(engine, { beside: broker })
     const agent = await broker.register('triage-bot')

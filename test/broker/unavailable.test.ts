@@ -3,7 +3,7 @@ import pg from 'pg'
 import { describe, expect, test, vi } from 'vitest'
 import { openPostgres } from '../../src/storage/postgres.ts'
 import { getToken, startBroker, type TestAgent, type TestBroker } from '../broker.ts'
-import { describeEngines } from '../harness.ts'
+import { describeEngines, describePostgres } from '../harness.ts'
 import { countGrants, isActive, post, type Endpoint } from '../http/oauth-requests.ts'
 import { startTcpProxy } from '../storage/tcp-proxy.ts'
 
@@ -113,8 +113,8 @@ describeEngines('When the log cannot be written (invariant 1)', (engine) => {
   })
 })
 
-describeEngines('When the database is away', (engine) => {
-  test.skipIf(engine === 'sqlite')('nobody is told that a token is alive, nobody is called a stranger, and all goes on afterwards', async () => {
+describePostgres('When the database is away', (engine) => {
+  test('nobody is told that a token is alive, nobody is called a stranger, and all goes on afterwards', async () => {
     const { broker: direct, agent, token, sent } = await prepare(engine)
     const url = new URL(direct.database.location)
     const proxy = await startTcpProxy(Number(url.port))
