@@ -3,14 +3,14 @@ import { eventFields, type AuditEventType } from '../audit/event.ts'
 import { workloadNamePattern } from '../identity/workload.ts'
 import { listEntries } from '../storage/audit-events.ts'
 import { readHead } from '../storage/head.ts'
-import { instant, readQuery, searchText, wholeNumber } from './query.ts'
+import { instant, oneOf, readQuery, searchText, wholeNumber } from './query.ts'
 import type { Route } from './route.ts'
 
 // The keys of an object that is exhaustive over the union: none of them is anything else.
 const eventTypes = Object.keys(eventFields) as AuditEventType[]
 
 const auditQuery = z.strictObject({
-  type: z.enum(eventTypes).optional(),
+  type: oneOf(eventTypes).optional(),
   workload: z.string().regex(workloadNamePattern, 'must be the name of a workload').optional(),
   tool: searchText(64).optional(),
   grant: searchText(64).optional(),

@@ -23,7 +23,23 @@ export const instant = z.string().transform((text, context) => {
 
 /** Text to look something up by: no control characters, of which PostgreSQL takes not all, and which no name has. */
 export function searchText(max: number) {
-  return z.string().min(1).max(max).regex(/^[^\p{Cc}]*$/u, 'must not hold control characters')
+  return shortText(max).regex(/^[^\p{Cc}]*$/u, 'must not hold control characters')
+}
+
+/** Text of 1 to that many characters. */
+export function shortText(max: number) {
+  const message = `must be text of 1 to ${max} characters`
+  return z.string({ error: message }).min(1, message).max(max, message)
+}
+
+/** One of the names of a closed set; another one is refused with the nearest, or with all of them. */
+export function oneOf<const N extends string>(names: readonly N[]) {
+  return z.enum(names, {
+    error: ({ input }) => {
+      const nearest = typeof input === 'string' ? nearestName(input, names) : undefined
+      return nearest === undefined ? `must be one of ${names.join(', ')}` : `is not known; did you mean ${nearest}?`
+    },
+  })
 }
 
 /** Refuses a query where none is read: what is sent and ignored may be what the sender relies on (invariant 6). */

@@ -7,23 +7,19 @@ import { BrokerError } from '../kernel/errors.ts'
 import { findWorkload, listWorkloads } from '../storage/workloads.ts'
 import { readJson } from './body.ts'
 import { operatorCaller } from './guards.ts'
-import { parseInput, readQuery, searchText, wholeNumber } from './query.ts'
+import { oneOf, parseInput, readQuery, searchText, shortText, wholeNumber } from './query.ts'
 import type { Route, RouteContext } from './route.ts'
 
 const listQuery = z.strictObject({
-  status: z.enum(workloadStatuses).optional(),
-  stage: z.enum(stages).optional(),
+  status: oneOf(workloadStatuses).optional(),
+  stage: oneOf(stages).optional(),
   team: searchText(64).optional(),
   limit: wholeNumber(1, 500).optional(),
   after: z.string().regex(workloadNamePattern, 'must be the name of a workload').optional(),
 })
 
 /** Why, for whoever reads the log later. Stands in the log for ever: no secrets, no people's names. */
-export const reasonSchema = z
-  .string()
-  .min(1)
-  .max(500)
-  .regex(/^[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}]*$/u, 'must be one line of text')
+export const reasonSchema = shortText(500).regex(/^[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}]*$/u, 'must be one line of text')
 
 const reasonBody = z.strictObject({ reason: reasonSchema.optional() })
 const keysBody = z.strictObject({ jwks: z.unknown() })
