@@ -10,6 +10,7 @@ import { createAuthenticator } from './identity/authenticate.ts'
 import { systemClock, type Clock } from './kernel/clock.ts'
 import { systemRandom, type RandomBytes } from './kernel/ids.ts'
 import type { Log } from './kernel/log.ts'
+import { silentMeter } from './kernel/meter.ts'
 import { createDecider } from './policy/decide.ts'
 import { createScheduler, type Scheduler } from './scheduler.ts'
 import type { Database } from './storage/engine.ts'
@@ -70,6 +71,7 @@ export async function compose(parts: Parts): Promise<Composition> {
     clock,
     random,
     log,
+    meter: silentMeter,
   }
   if (parts.policyFolder !== undefined) await startPolicies(broker, caller, parts.policyFolder, parts.development)
 

@@ -10,6 +10,8 @@ const source = z
 const absolutePath = z.string().regex(/^\/[^\p{Cc}]*$/u, 'must be an absolute path')
 const from = (what: string) => z.strictObject({ from: source.describe(`Where ${what} comes from: env:NAME, or file:/path with mode 0600.`) })
 
+const groups = z.array(z.string().min(1).max(256)).default([])
+
 const issuer = z.string().refine(isOrigin, 'must be an https origin such as https://stint.example.com, without a path or a trailing slash')
 
 /** Every option of `stint.yaml`. The descriptions are what `stint config` prints. */
@@ -68,9 +70,60 @@ export const configSchema = z.strictObject({
     .describe('Where everything is kept: sqlite or postgres.'),
   root_key: from('the root key').describe('32 bytes, as base64 or hex, that wrap every sealed secret. Make it with: openssl rand -base64 32'),
   policies: z
-    .strictObject({ folder: absolutePath.describe('Policy and catalog files, put in force at the first start. Later: stint policy apply.') })
+    .strictObject({
+      folder: absolutePath.describe('Policy and catalog files, put in force at the first start.'),
+      reload: z
+        .enum(['on_change', 'never'])
+        .default('on_change')
+        .describe('On SQLite, whether the folder comes into force whenever it changes, and on SIGHUP. On PostgreSQL: stint policy apply.'),
+    })
     .optional()
-    .describe('The first policy set.'),
+    .describe('The folder with the policy set.'),
+  operators: z
+    .strictObject({
+      oidc: z
+        .strictObject({
+          issuer: z.string().refine(isOidcIssuer, 'must be the https URL of the issuer, as its discovery document has it').describe('The OpenID Connect issuer of your company.'),
+          client_id: z.string().min(1).max(256).describe('The client that is registered there for Stint: public, for native applications.'),
+          scopes: z.array(z.string().regex(/^[\x21\x23-\x5b\x5d-\x7e]+$/, 'must be OAuth scopes')).default(['openid', 'groups']).describe('What `stint login` asks for.'),
+          groups_claim: z.string().min(1).max(128).default('groups').describe('The claim of the ID token that lists the groups.'),
+          roles: z
+            .strictObject({
+              admin: groups.describe('Groups whose members are admins.'),
+              approver: groups.describe('Groups whose members are approvers.'),
+              auditor: groups.describe('Groups whose members are auditors.'),
+            })
+            .refine((roles) => Object.values(roles).some((names) => names.length > 0), 'must name at least one group')
+            .describe('Which groups have which role. Who is in several has the first of admin, approver, auditor.'),
+          session_minutes: z.int().min(5).max(720).default(60).describe('How long a person stays signed in.'),
+        })
+        .optional()
+        .describe('People sign in with the account of their company: stint login.'),
+    })
+    .prefault({})
+    .describe('Who may operate Stint, beside the operators that it has credentials of its own for.'),
+  token_keys: z
+    .strictObject({ rotate_days: z.int().min(1).max(365).default(30).describe('How long a key signs tokens until the next one takes over.') })
+    .prefault({})
+    .describe('The keys that sign tokens.'),
+  limits: z
+    .strictObject({
+      refusals_per_minute_per_address: z
+        .int()
+        .min(1)
+        .max(1_000_000)
+        .default(60)
+        .describe('How often one address (IPv6: one /64) may fail to prove who it is before it has to wait.'),
+      requests_per_second_per_workload: z.int().min(1).max(1_000_000).default(200).describe('How often one workload may ask; twice as often for a moment.'),
+    })
+    .prefault({})
+    .describe('What one caller may take up, counted by each process by itself.'),
+  telemetry: z
+    .strictObject({
+      otlp_url: z.url({ protocol: /^https?$/ }).optional().describe('Where OpenTelemetry traces go, by OTLP over HTTP, as in http://127.0.0.1:4318. None are made without it.'),
+    })
+    .prefault({})
+    .describe('What Stint tells of its own running. Metrics are at /metrics.'),
   log: z
     .strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info').describe('The least level that is written.') })
     .prefault({})
@@ -191,6 +244,13 @@ function judgeServing({ tls, proxy, listen }: Config): string[] {
 
 function isLoopback(host: string): boolean {
   return host === '::1' || host.startsWith('127.')
+}
+
+/** OpenID Connect Core §1.2: https, without query and fragment. Plain http only on this machine, where nobody can be between. */
+function isOidcIssuer(text: string): boolean {
+  if (!URL.canParse(text)) return false
+  const { protocol, hostname, search, hash, username } = new URL(text)
+  return (protocol === 'https:' || (protocol === 'http:' && isLoopback(hostname))) && search === '' && hash === '' && username === ''
 }
 
 function isOrigin(text: string): boolean {

@@ -39,6 +39,10 @@ describe('A configuration', () => {
       proxy: { addresses: ['127.0.0.1'] },
       database: { sqlite: { file: '/var/lib/stint.db' } },
       root_key: { from: 'env:ROOT_KEY' },
+      operators: {},
+      token_keys: { rotate_days: 30 },
+      limits: { refusals_per_minute_per_address: 60, requests_per_second_per_workload: 200 },
+      telemetry: {},
       log: { level: 'info' },
     })
   })
@@ -87,7 +91,7 @@ log: { level: debug }
     ['a misspelt option', {}, 'lisen: { port: 1 }\n', ['lisen is not an option (did you mean listen?)']],
     ['a misspelt inner option', {}, 'log: { levl: debug }\n', ['log.levl is not an option (did you mean log.level?)']],
     ['an option of another place', {}, 'port: 1\n', ['port is not an option (did you mean listen.port?)']],
-    ['an option of no place', {}, 'telemetry: true\n', ['telemetry is not an option']],
+    ['an option of no place', {}, 'tracing: true\n', ['tracing is not an option']],
     ['an option that every object has', {}, 'constructor: 1\n__proto__: { a: 1 }\n', ['constructor is not an option', '__proto__ is not an option']],
     ['no kind of database', { [sqlite]: '{}' }, '', [both]],
     ['two kinds of database', { [sqlite]: '{ sqlite: { file: /a }, postgres: { url: { from: "env:A" } } }' }, '', [both]],

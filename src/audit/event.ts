@@ -1,9 +1,14 @@
 import type { JsonObject } from './encode.ts'
 
-/** Who caused an event: an operator by id, a workload by name, or Stint itself (`start`, `schedule`, `migrate`). */
+/**
+ * Who caused an event: an operator by id, a person who signed in by the issuer's subject (`oidc:…`), a workload by name, or
+ * Stint itself (`start`, `schedule`, `migrate`, `reload`).
+ */
 export interface Actor extends JsonObject {
   readonly kind: 'operator' | 'workload' | 'stranger' | 'stint'
   readonly id?: string
+  /** The sign-in under which a person acted. */
+  readonly session?: string
 }
 
 /** What the policy was asked and what it said (invariant 5). `input` is everything that the policy saw. */
@@ -40,10 +45,17 @@ interface OfRequest extends OfWorkload {
   readonly proof_kid: string
 }
 
+/** What somebody tried to prove when they were not believed. */
+export type Realm = 'workload' | 'operator' | 'enrolment' | 'sign_in' | 'address'
+
 /** The facts that the log can hold: a closed union. People appear in it by reference, secrets never. */
 export type AuditEvent =
   | (Common & { type: 'log.opened'; trust_domain: string; issuer: string })
-  | (Common & { type: 'operator.created'; operator: string; name: string; role: string })
+  | (Common & { type: 'operator.created'; operator: string; name: string; role: string; expires_at?: string })
+  | (Common & { type: 'operator.rotated'; operator: string; name: string; expires_at?: string })
+  | (Common & { type: 'operator.revoked'; operator: string; name: string; reason?: string })
+  | (Common & { type: 'operator.signed_in'; session: string; subject: string; role: string; expires_at: string })
+  | (Common & { type: 'operator.signed_out'; session: string; subject: string })
   | (OfWorkload & {
       type: 'workload.registered'
       environment: string
@@ -57,6 +69,12 @@ export type AuditEvent =
   | (OfWorkload & { type: 'workload.updated'; before: JsonObject; after: JsonObject })
   | (OfWorkload & { type: 'workload.suspended' | 'workload.resumed' | 'workload.retired'; reason?: string })
   | (OfWorkload & { type: 'workload.key_added' | 'workload.key_removed'; kid: string; alg: string })
+  /** A workload signed in a key of its own, in place of `replaces`, which proves it until `until`. */
+  | (OfWorkload & { type: 'workload.key_rotated'; kid: string; alg: string; replaces: string; until: string })
+  | (OfWorkload & { type: 'workload.review_due'; review_at: string })
+  | (OfWorkload & { type: 'enrolment.created'; enrolment: string; expires_at: string })
+  | (OfWorkload & { type: 'enrolment.redeemed'; enrolment: string; kid: string; alg: string })
+  | (OfWorkload & { type: 'enrolment.cancelled'; enrolment: string })
   | (Common & {
       type: 'policy.applied'
       policy_set: string
@@ -67,7 +85,18 @@ export type AuditEvent =
     })
   | (Common & { type: 'change.refused'; method: string; route: string; code: string; detail: string })
   | (Common & { type: 'policy.rejected'; problems: number; first_problem: string })
-  | (Common & { type: 'key.created'; use: 'token' | 'seal'; alg: string; kid?: string; version?: number })
+  | (Common & { type: 'key.created'; use: 'token' | 'seal'; alg: string; kid?: string; version?: number; signs_from?: string })
+  /** From `verify_until` on nothing that the key has signed is accepted any more. */
+  | (Common & { type: 'key.replaced'; use: 'token'; kid: string; successor: string; verify_until: string })
+  | (Common & { type: 'key.erased'; use: 'token'; kid: string })
+  | (Common & {
+      type: 'audit.exported'
+      format: 'jsonl' | 'csv'
+      /** Only entries that fit all members given here, and none of another index than `first` to `last`, are in it. */
+      selector: JsonObject
+      first: number
+      last: number
+    })
   | (OfRequest & {
       type: 'grant.issued'
       grant: string
@@ -91,7 +120,7 @@ export type AuditEvent =
     })
   | (Common & {
       type: 'authentication.refused'
-      realm: 'workload' | 'operator'
+      realm: Realm
       reason: string
       count: number
       since: string
@@ -99,6 +128,8 @@ export type AuditEvent =
       /** The registered workloads that the strangers claimed to be, with how often; the most claimed ones. */
       claimed?: JsonObject
     })
+  /** Requests of a workload that was over its own limit and was told to wait. */
+  | (OfWorkload & { type: 'requests.limited'; count: number; since: string; until: string })
   | (OfWorkload & { type: 'introspection.refused' | 'revocation.refused'; grant: string; proof_kid: string })
 
 export type AuditEventType = AuditEvent['type']
@@ -115,7 +146,11 @@ const ofForeignGrant = ['workload', 'grant', 'proof_kid'] as const
 /** The allow-list: which fields an event of a type may carry, and no others (checked when it is written). */
 export const eventFields: { readonly [T in AuditEventType]: readonly FieldsOf<T>[] } = {
   'log.opened': ['trust_domain', 'issuer'],
-  'operator.created': ['operator', 'name', 'role'],
+  'operator.created': ['operator', 'name', 'role', 'expires_at'],
+  'operator.rotated': ['operator', 'name', 'expires_at'],
+  'operator.revoked': ['operator', 'name', 'reason'],
+  'operator.signed_in': ['session', 'subject', 'role', 'expires_at'],
+  'operator.signed_out': ['session', 'subject'],
   'workload.registered': ['workload', 'environment', 'stage', 'owner', 'purpose', 'tags', 'review_at', 'kids'],
   'workload.updated': ['workload', 'before', 'after'],
   'workload.suspended': ofStatus,
@@ -123,16 +158,25 @@ export const eventFields: { readonly [T in AuditEventType]: readonly FieldsOf<T>
   'workload.retired': ofStatus,
   'workload.key_added': ofKey,
   'workload.key_removed': ofKey,
+  'workload.key_rotated': [...ofKey, 'replaces', 'until'],
+  'workload.review_due': ['workload', 'review_at'],
+  'enrolment.created': ['workload', 'enrolment', 'expires_at'],
+  'enrolment.redeemed': [...ofKey, 'enrolment'],
+  'enrolment.cancelled': ['workload', 'enrolment'],
   'policy.applied': ['policy_set', 'previous', 'policies', 'tools', 'cedar_version'],
   'change.refused': ['method', 'route', 'code', 'detail'],
   'policy.rejected': ['problems', 'first_problem'],
-  'key.created': ['use', 'alg', 'kid', 'version'],
+  'key.created': ['use', 'alg', 'kid', 'version', 'signs_from'],
+  'key.replaced': ['use', 'kid', 'successor', 'verify_until'],
+  'key.erased': ['use', 'kid'],
+  'audit.exported': ['format', 'selector', 'first', 'last'],
   'grant.issued': [...ofRequest, 'grant', 'audience', 'expires_at', 'ends', 'token_kid', 'decision'],
   'grant.denied': [...ofRequest, 'decision'],
   'grant.refused': ['workload', 'code', 'detail', 'proof_kid'],
   'grant.revoked': ['workload', 'grant', 'tool', 'task', 'reason'],
   'grants.revoked': ['selector', 'workload', 'task', 'reason'],
   'authentication.refused': ['realm', 'reason', 'count', 'since', 'until', 'claimed'],
+  'requests.limited': ['workload', 'count', 'since', 'until'],
   'introspection.refused': ofForeignGrant,
   'revocation.refused': ofForeignGrant,
 }

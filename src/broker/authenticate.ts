@@ -1,11 +1,11 @@
 import { setTimeout } from 'node:timers/promises'
 import type { Actor } from '../audit/event.ts'
 import type { Principal } from '../identity/authenticate.ts'
-import { operatorMatches, parseOperatorCredential } from '../identity/operator.ts'
+import { operatorMatches, parseOperatorCredential, type Operator } from '../identity/operator.ts'
 import { spiffeId } from '../identity/workload.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { ReplayMark } from '../storage/engine.ts'
-import { findOperator, type Operator } from '../storage/operators.ts'
+import { findOperator } from '../storage/operators.ts'
 import { findWorkload } from '../storage/workloads.ts'
 import type { Recorded } from '../storage/change.ts'
 import type { Broker } from './broker.ts'
@@ -125,7 +125,7 @@ export async function authenticateOperator({ database, refusals }: Broker, crede
   // A look-up and a comparison in any case, so that time does not tell which ids exist.
   const operator = await findOperator(database.read, presented?.id ?? '')
   const matches = operatorMatches(presented?.secretHash ?? '', operator?.secretHash)
-  if (operator !== undefined && matches) return operator
+  if (operator !== undefined && matches) return { id: operator.id, name: operator.name, role: operator.role }
   refusals.note('operator', presented === undefined ? 'operator_malformed' : operator === undefined ? 'operator_unknown' : 'operator_wrong')
   return refuse()
 }

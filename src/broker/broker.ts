@@ -3,6 +3,7 @@ import type { AuthenticateWorkload } from '../identity/authenticate.ts'
 import type { Clock } from '../kernel/clock.ts'
 import type { RandomBytes } from '../kernel/ids.ts'
 import type { Log } from '../kernel/log.ts'
+import type { Meter } from '../kernel/meter.ts'
 import type { Decider } from '../policy/decide.ts'
 import type { Database } from '../storage/engine.ts'
 import type { Ledger } from '../storage/ledger.ts'
@@ -25,6 +26,7 @@ export interface Broker {
   readonly clock: Clock
   readonly random: RandomBytes
   readonly log: Log
+  readonly meter: Meter
 }
 
 /** On whose behalf a verb runs, and under which request. */

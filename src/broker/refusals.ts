@@ -1,9 +1,8 @@
 import { formatTime, type Clock } from '../kernel/clock.ts'
 import type { Log } from '../kernel/log.ts'
+import type { Realm } from '../audit/event.ts'
 import type { RefusalReason } from '../identity/refusal.ts'
 import type { Ledger } from '../storage/ledger.ts'
-
-export type Realm = 'workload' | 'operator'
 
 /**
  * Refusals of callers who have not proven who they are, counted and recorded as one event per reason and minute, so

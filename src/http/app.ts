@@ -2,16 +2,17 @@ import { Hono } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import type { Broker } from '../broker/broker.ts'
 import { recordRefusedChange } from '../broker/refused-change.ts'
+import type { Role } from '../identity/operator.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { newId } from '../kernel/ids.ts'
 import { auditRoutes } from './audit.ts'
 import { bodyBytesMax } from './body.ts'
 import { discoveryRoutes } from './discovery.ts'
-import { authenticateAdmin, operatorCaller, refuseForeignOrigin } from './guards.ts'
+import { operatorCaller, proveOperator, refuseForeignOrigin, requireRole } from './guards.ts'
 import { healthRoutes } from './health.ts'
+import { readInput } from './input.ts'
 import { oauthRoutes } from './oauth.ts'
 import { policyRoutes } from './policy.ts'
-import { refuseQuery } from './query.ts'
 import { answerOAuthError, answerProblem, toBrokerError } from './problem.ts'
 import { revocationRoutes } from './revocations.ts'
 import type { Route, RouteContext } from './route.ts'
@@ -51,16 +52,19 @@ export function createApp({ broker, development }: AppOptions) {
   })
 
   for (const route of routes) {
-    if (route.access === 'admin') {
-      // Before the limit, which reads a body of unknown length to count it: strangers must not fill the memory.
+    const { access } = route
+    // Before the limit, which reads a body of unknown length to count it: strangers must not fill the memory.
+    if (typeof access !== 'string') {
       app.on(route.method, route.path, async (c, next) => {
-        c.set('operator', await authenticateAdmin(c))
-        if (route.takesQuery !== true) refuseQuery(c)
+        await admitOperator(route, access, c)
         await next()
       })
     }
-    const limit = bodyLimit({ maxSize: route.bodyBytesMax ?? bodyBytesMax, onError: refuseBody })
-    app.on(route.method, route.path, limit, (c) => (route.access === 'admin' ? handleAsAdmin(route, c) : route.handle(c)))
+    const limit = bodyLimit({ maxSize: route.body?.bytesMax ?? bodyBytesMax, onError: refuseLargeBody })
+    app.on(route.method, route.path, limit, async (c) => {
+      if (typeof access !== 'string') return handleAsOperator(route, c)
+      return route.handle(c, await readInput(c, route))
+    })
   }
   for (const [path, ofPath] of Map.groupBy(routes, (route) => route.path)) {
     app.all(path, (c) => {
@@ -84,21 +88,37 @@ export function createApp({ broker, development }: AppOptions) {
   return app
 }
 
-/**
- * A change that was asked for rightly, but that the state of things refuses, is recorded before it is answered: taking a
- * key that is another's, resuming what was retired. A request that is wrong in itself is only answered.
- */
-async function handleAsAdmin(route: Route, c: RouteContext): Promise<Response> {
+/** Lets an operator pass who has one of the roles; an attempt at a change by one who has not is recorded. */
+async function admitOperator(route: Route, allowed: readonly Role[], c: RouteContext): Promise<void> {
+  const operator = await proveOperator(c)
+  c.set('operator', operator)
   try {
-    return await route.handle(c)
+    requireRole(operator, allowed)
   } catch (error) {
-    if (route.method !== 'GET' && error instanceof BrokerError && ['conflict', 'not_found'].includes(error.code)) {
-      await recordRefusedChange(c.get('broker'), operatorCaller(c), { method: route.method, route: route.path }, error)
-    }
+    await recordAttempt(route, c, error)
     throw error
   }
 }
 
-function refuseBody(): never {
+async function handleAsOperator(route: Route, c: RouteContext): Promise<Response> {
+  const input = await readInput(c, route)
+  try {
+    return await route.handle(c, input)
+  } catch (error) {
+    await recordAttempt(route, c, error)
+    throw error
+  }
+}
+
+/**
+ * A change that was asked for rightly, but that the operator's role or the state of things refuses, is recorded before it
+ * is answered: taking a key that is another's, resuming what was retired. A request that is wrong in itself is only answered.
+ */
+async function recordAttempt({ method, path }: Route, c: RouteContext, error: unknown): Promise<void> {
+  if (method === 'GET' || !(error instanceof BrokerError) || !['conflict', 'not_found', 'forbidden'].includes(error.code)) return
+  await recordRefusedChange(c.get('broker'), operatorCaller(c), { method, route: path }, error)
+}
+
+function refuseLargeBody(): never {
   throw new BrokerError({ code: 'payload_too_large', publicMessage: 'The body is larger than this address takes.' })
 }

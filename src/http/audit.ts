@@ -3,8 +3,8 @@ import { eventFields, type AuditEventType } from '../audit/event.ts'
 import { workloadNamePattern } from '../identity/workload.ts'
 import { listEntries } from '../storage/audit-events.ts'
 import { readHead } from '../storage/head.ts'
-import { instant, oneOf, readQuery, searchText, wholeNumber } from './query.ts'
-import type { Route } from './route.ts'
+import { instant, oneOf, searchText, wholeNumber } from './query.ts'
+import { defineRoute, type Route } from './route.ts'
 
 // The keys of an object that is exhaustive over the union: none of them is anything else.
 const eventTypes = Object.keys(eventFields) as AuditEventType[]
@@ -22,14 +22,29 @@ const auditQuery = z.strictObject({
   limit: wholeNumber(1, 1000).optional(),
 })
 
+const auditAnswer = z.strictObject({
+  entries: z.array(
+    z.strictObject({
+      index: z.int(),
+      time: z.iso.datetime(),
+      type: z.string(),
+      event: z.record(z.string(), z.unknown()),
+      leaf_hash: z.string().regex(/^[0-9a-f]{64}$/),
+    }),
+  ),
+  next: z.int().optional().describe('Pass it as before for the next page; absent on the last one.'),
+  tree_size: z.int(),
+})
+
 export const auditRoutes: readonly Route[] = [
-  {
+  defineRoute({
     method: 'GET',
     path: '/v1/audit',
-    access: 'admin',
-    takesQuery: true,
-    async handle(c) {
-      const { since, until, limit = 100, ...filter } = readQuery(c, auditQuery)
+    access: ['admin', 'auditor'],
+    summary: 'Search the log, the newest entries first',
+    query: auditQuery,
+    answers: { 200: { description: 'A page of entries', schema: auditAnswer } },
+    async handle(c, { query: { since, until, limit = 100, ...filter } }) {
       const { read } = c.get('broker').database
       const given = Object.fromEntries(Object.entries(filter).filter(([, value]) => value !== undefined))
       const entries = await listEntries(read, {
@@ -52,5 +67,5 @@ export const auditRoutes: readonly Route[] = [
         tree_size: (await readHead(read)).size,
       })
     },
-  },
+  }),
 ]

@@ -1,16 +1,47 @@
-import type { Route } from './route.ts'
+import { z } from 'zod'
+import { defineRoute, type Route } from './route.ts'
 
 /** How long clients may keep the keys and the metadata. A new key is published at least this long before it signs. */
 export const keysMaxAgeSeconds = 300
 
 const assertionAlgorithms = ['ES256', 'Ed25519', 'EdDSA']
 
+const texts = z.array(z.string())
+
+/** RFC 8414 §2, RFC 9396 §10. */
+const metadata = z.strictObject({
+  issuer: z.url(),
+  token_endpoint: z.url(),
+  jwks_uri: z.url(),
+  introspection_endpoint: z.url(),
+  revocation_endpoint: z.url(),
+  response_types_supported: texts,
+  grant_types_supported: texts,
+  authorization_details_types_supported: texts,
+  token_endpoint_auth_methods_supported: texts,
+  token_endpoint_auth_signing_alg_values_supported: texts,
+  introspection_endpoint_auth_methods_supported: texts,
+  introspection_endpoint_auth_signing_alg_values_supported: texts,
+  revocation_endpoint_auth_methods_supported: texts,
+  revocation_endpoint_auth_signing_alg_values_supported: texts,
+  stint_trust_domain: z.string(),
+})
+
+/** RFC 7517 §5. */
+const keySet = z.strictObject({
+  keys: z.array(
+    z.strictObject({ kty: z.string(), crv: z.string(), x: z.string(), y: z.string(), use: z.literal('sig'), alg: z.string(), kid: z.string() }),
+  ),
+})
+
 export const discoveryRoutes: readonly Route[] = [
-  {
+  defineRoute({
     method: 'GET',
     // RFC 8414 §3.
     path: '/.well-known/oauth-authorization-server',
     access: 'anyone',
+    summary: 'The metadata of this authorization server',
+    answers: { 200: { description: 'RFC 8414', schema: metadata } },
     async handle(c) {
       const { issuer, trustDomain } = c.get('broker')
       c.header('cache-control', `public, max-age=${keysMaxAgeSeconds}`)
@@ -33,17 +64,19 @@ export const discoveryRoutes: readonly Route[] = [
         stint_trust_domain: trustDomain,
       })
     },
-  },
-  {
+  }),
+  defineRoute({
     method: 'GET',
     // RFC 7517 §5.
     path: '/oauth2/jwks',
     access: 'anyone',
+    summary: 'The keys with which tokens are verified',
+    answers: { 200: { description: 'RFC 7517', schema: keySet, type: 'application/jwk-set+json' } },
     async handle(c) {
       const { knowledge, ledger } = c.get('broker')
       const { keyring } = await knowledge.refresh()
       c.header('cache-control', `public, max-age=${keysMaxAgeSeconds}`)
       return c.body(JSON.stringify(keyring.jwks(ledger.nowMs())), 200, { 'content-type': 'application/jwk-set+json' })
     },
-  },
+  }),
 ]

@@ -1,7 +1,7 @@
 import { authenticateOperator } from '../broker/authenticate.ts'
 import type { Caller } from '../broker/broker.ts'
 import { BrokerError } from '../kernel/errors.ts'
-import type { Operator } from '../storage/operators.ts'
+import type { Operator, Role } from '../identity/operator.ts'
 import type { RouteContext } from './route.ts'
 
 /** The credential of an `Authorization: Bearer …` header (RFC 6750 §2.1), or `undefined`. */
@@ -9,14 +9,21 @@ export function bearerOf(c: RouteContext): string | undefined {
   return /^bearer +([\w.~+/=-]+)$/i.exec(c.req.header('authorization') ?? '')?.[1]
 }
 
-/** The admin who sent this request. Throws `unauthenticated`. */
-export async function authenticateAdmin(c: RouteContext): Promise<Operator> {
+/** The operator who sent this request. Throws `unauthenticated`. */
+export async function proveOperator(c: RouteContext): Promise<Operator> {
   return authenticateOperator(c.get('broker'), bearerOf(c) ?? '')
 }
 
-/** On whose behalf an admin route acts. */
-export function operatorCaller(c: RouteContext): Caller {
-  return { actor: { kind: 'operator', id: c.get('operator').id }, requestId: c.get('requestId') }
+/** Throws `forbidden`, which names the roles that may, unless the operator has one of them. */
+export function requireRole({ role }: Operator, allowed: readonly Role[]): void {
+  if (allowed.includes(role)) return
+  const publicMessage = `This needs the role ${allowed.join(' or ')}, and this credential has the role ${role}.`
+  throw new BrokerError({ code: 'forbidden', publicMessage })
+}
+
+/** On whose behalf a route that names roles acts. */
+export function operatorCaller(c: RouteContext, { id, session }: Operator = c.get('operator')): Caller {
+  return { actor: { kind: 'operator', id, ...(session !== undefined && { session }) }, requestId: c.get('requestId') }
 }
 
 /**

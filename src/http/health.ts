@@ -1,11 +1,26 @@
-import type { Route } from './route.ts'
+import { z } from 'zod'
+import { defineRoute, type Route } from './route.ts'
+
+const parts = z.strictObject({ database: z.string(), log: z.string(), policy: z.string(), clock: z.string() })
 
 export const healthRoutes: readonly Route[] = [
-  { method: 'GET', path: '/healthz', access: 'anyone', handle: async (c) => c.json({ status: 'alive' }) },
-  {
+  defineRoute({
+    method: 'GET',
+    path: '/healthz',
+    access: 'anyone',
+    summary: 'Whether the process lives',
+    answers: { 200: { description: 'It does', schema: z.strictObject({ status: z.literal('alive') }) } },
+    handle: async (c) => c.json({ status: 'alive' }),
+  }),
+  defineRoute({
     method: 'GET',
     path: '/readyz',
     access: 'anyone',
+    summary: 'Whether a token could be issued now',
+    answers: {
+      200: { description: 'Every part is ready', schema: z.strictObject({ status: z.literal('ready'), parts }) },
+      503: { description: 'A part is not, and says why', schema: z.strictObject({ status: z.literal('not ready'), parts }) },
+    },
     /** Whether a token could be issued now: database, log, policy set, and a clock that the log has not overtaken. */
     async handle(c) {
       const { knowledge, ledger, clock } = c.get('broker')
@@ -19,7 +34,7 @@ export const healthRoutes: readonly Route[] = [
       const ready = Object.values(parts).every((state) => state === 'ready')
       return c.json({ status: ready ? 'ready' : 'not ready', parts }, ready ? 200 : 503)
     },
-  },
+  }),
 ]
 
 /** How far the clock may be behind the log, as it is when the clocks of several processes differ a little. */

@@ -1,26 +1,101 @@
+import { z } from 'zod'
 import { introspectToken } from '../broker/introspect.ts'
 import { issueToken } from '../broker/issue.ts'
 import { releaseToken, revokeToken } from '../broker/release.ts'
 import type { ClientCredentials } from '../broker/authenticate.ts'
 import { parseStrictJson } from '../identity/strict-json.ts'
 import { BrokerError } from '../kernel/errors.ts'
-import { readForm } from './body.ts'
-import { authenticateAdmin, bearerOf } from './guards.ts'
-import type { Route, RouteContext } from './route.ts'
+import { bearerOf, operatorCaller, proveOperator, requireRole } from './guards.ts'
+import { defineRoute, type Route, type RouteContext } from './route.ts'
 
 /** RFC 7523 §2.2. */
 const assertionType = 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer'
-const clientParameters = ['client_id', 'client_assertion_type', 'client_assertion'] as const
+
+const clientParameters = {
+  client_id: z.string().optional().describe('The SPIFFE ID of the workload; the assertion says it as well.'),
+  client_assertion_type: z.string().optional().describe(assertionType),
+  client_assertion: z.string().optional().describe('A fresh JWT of at most five minutes, signed with a registered key (RFC 7523 §2.2).'),
+}
+
+// What is missing or wrong is answered by the handlers, which say what to do about it.
+const tokenForm = z.strictObject({
+  grant_type: z.string().optional().describe('client_credentials'),
+  scope: z.string().optional().describe('Actions, apart by spaces, as in tickets:read tickets:comment.'),
+  authorization_details: z.string().optional().describe('Instead of scope: JSON, [{"type":"stint","actions":[…],"target":…,"task":…,"ttl_seconds":…}] (RFC 9396).'),
+  resource: z.string().optional().describe('The audience of the tool, where the actions should not say it alone (RFC 8707).'),
+  ...clientParameters,
+})
+const heldForm = z.strictObject({
+  token: z.string().optional().describe('The token that this is about.'),
+  token_type_hint: z.string().optional().describe('access_token or refresh_token.'),
+  ...clientParameters,
+})
+
+const details = z.array(
+  z.strictObject({
+    type: z.literal('stint'),
+    actions: z.array(z.string()),
+    target: z.string().optional(),
+    task: z.string().optional(),
+    ttl_seconds: z.int(),
+  }),
+)
+const tokenAnswer = z.strictObject({
+  access_token: z.string(),
+  token_type: z.literal('Bearer'),
+  expires_in: z.int(),
+  scope: z.string(),
+  authorization_details: details.optional(),
+})
+const introspectionAnswer = z.union([
+  z.strictObject({ active: z.literal(false) }),
+  z.strictObject({
+    active: z.literal(true),
+    iss: z.string(),
+    sub: z.string(),
+    aud: z.string(),
+    client_id: z.string(),
+    jti: z.string(),
+    iat: z.int(),
+    exp: z.int(),
+    scope: z.string(),
+    token_type: z.literal('Bearer'),
+    authorization_details: details.optional(),
+  }),
+])
 
 export const oauthRoutes: readonly Route[] = [
-  { method: 'POST', path: '/oauth2/token', access: 'workload', handle: answerToken },
-  { method: 'POST', path: '/oauth2/introspect', access: 'workload', handle: answerIntrospection },
-  { method: 'POST', path: '/oauth2/revoke', access: 'workload', handle: answerRevocation },
+  defineRoute({
+    method: 'POST',
+    path: '/oauth2/token',
+    access: 'workload',
+    summary: 'Get a token for some actions on a tool',
+    body: { type: 'form', schema: tokenForm },
+    answers: { 200: { description: 'RFC 6749 §5.1', schema: tokenAnswer } },
+    handle: (c, { body }) => answerToken(c, body),
+  }),
+  defineRoute({
+    method: 'POST',
+    path: '/oauth2/introspect',
+    access: 'workload',
+    summary: 'Ask whether a token is active, as its holder or as a tool that the catalog names',
+    body: { type: 'form', schema: heldForm },
+    answers: { 200: { description: 'RFC 7662 §2.2', schema: introspectionAnswer } },
+    handle: (c, { body }) => answerIntrospection(c, body),
+  }),
+  defineRoute({
+    method: 'POST',
+    path: '/oauth2/revoke',
+    access: 'workload',
+    summary: 'End a token, as its holder, or as an admin by the Authorization header',
+    body: { type: 'form', schema: heldForm },
+    answers: { 200: { description: 'RFC 7009 §2.2: it is ended, or was nothing to end' } },
+    handle: (c, { body }) => answerRevocation(c, body),
+  }),
 ]
 
 /** RFC 6749 §4.4 with RFC 7523 §2.2, 8707 and 9396. */
-async function answerToken(c: RouteContext): Promise<Response> {
-  const form = await readForm(c, ['grant_type', 'scope', 'authorization_details', 'resource', ...clientParameters])
+async function answerToken(c: RouteContext, form: z.output<typeof tokenForm>): Promise<Response> {
   if (form.grant_type === undefined) throw refuse('invalid_request', 'grant_type is missing: send grant_type=client_credentials.')
   if (form.grant_type !== 'client_credentials') throw refuse('unsupported_grant_type', 'Only grant_type=client_credentials is supported.')
   const credentials = readClient(c, form)
@@ -50,8 +125,7 @@ async function answerToken(c: RouteContext): Promise<Response> {
 }
 
 /** RFC 7662. */
-async function answerIntrospection(c: RouteContext): Promise<Response> {
-  const form = await readForm(c, ['token', 'token_type_hint', ...clientParameters])
+async function answerIntrospection(c: RouteContext, form: z.output<typeof heldForm>): Promise<Response> {
   const token = readToken(form)
   const claims = await introspectToken(c.get('broker'), readClient(c, form), token, c.get('requestId'))
   if (claims === undefined) return c.json({ active: false })
@@ -71,26 +145,24 @@ async function answerIntrospection(c: RouteContext): Promise<Response> {
 }
 
 /** RFC 7009: the holder by a client assertion, or an admin by an operator credential. */
-async function answerRevocation(c: RouteContext): Promise<Response> {
-  const form = await readForm(c, ['token', 'token_type_hint', ...clientParameters])
+async function answerRevocation(c: RouteContext, form: z.output<typeof heldForm>): Promise<Response> {
   const token = readToken(form)
   const broker = c.get('broker')
   if (form.client_assertion === undefined && bearerOf(c) !== undefined) {
     if (form.client_id !== undefined || form.client_assertion_type !== undefined) {
       throw refuse('invalid_request', 'An admin authenticates by the Authorization header alone: leave the client parameters out.')
     }
-    const { id } = await authenticateAdmin(c)
-    await revokeToken(broker, { actor: { kind: 'operator', id }, requestId: c.get('requestId') }, token)
+    const operator = await proveOperator(c)
+    requireRole(operator, ['admin'])
+    await revokeToken(broker, operatorCaller(c, operator), token)
   } else {
     await releaseToken(broker, readClient(c, form), token, c.get('requestId'))
   }
   return c.body(null, 200)
 }
 
-type Form = Partial<Record<(typeof clientParameters)[number] | 'token' | 'token_type_hint', string>>
-
 /** The one client authentication that a request may carry (RFC 6749 §2.3: never more than one). */
-function readClient(c: RouteContext, form: Form): ClientCredentials {
+function readClient(c: RouteContext, form: Partial<Record<keyof typeof clientParameters, string | undefined>>): ClientCredentials {
   if (c.req.header('authorization') !== undefined) {
     if (form.client_assertion !== undefined) {
       throw refuse('invalid_request', 'The request authenticates twice: send a client assertion and no Authorization header.')
@@ -105,7 +177,7 @@ function readClient(c: RouteContext, form: Form): ClientCredentials {
   return { assertion, ...(clientId !== undefined && { clientId }) }
 }
 
-function readToken(form: Form): string {
+function readToken(form: z.output<typeof heldForm>): string {
   if (form.token === undefined) throw refuse('invalid_request', 'token is missing.')
   // RFC 7662 §2.1 and RFC 7009 §2.1: a hint may be wrong, but not unknown.
   if (form.token_type_hint !== undefined && !['access_token', 'refresh_token'].includes(form.token_type_hint)) {

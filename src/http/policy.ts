@@ -1,12 +1,12 @@
 import { z } from 'zod'
 import { applyPolicy } from '../broker/apply-policy.ts'
+import { roles } from '../identity/operator.ts'
 import { isRecord, type JsonRecord } from '../identity/strict-json.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
-import { policyBytesMax, readJson } from './body.ts'
+import { policyBytesMax } from './body.ts'
 import { operatorCaller } from './guards.ts'
-import { parseInput } from './query.ts'
-import type { Route } from './route.ts'
+import { defineRoute, type Route } from './route.ts'
 
 const policyBody = z.strictObject({
   // A record would leave out a file that is called __proto__ and apply the rest.
@@ -19,11 +19,24 @@ const policyBody = z.strictObject({
   expected: z.string().regex(/^[0-9a-f]{64}$/, 'must be the hash of a policy set, or null for none').nullable().optional(),
 })
 
+const hash = z.string().regex(/^[0-9a-f]{64}$/)
+const inForceAnswer = z.strictObject({
+  hash,
+  in_force_since: z.iso.datetime(),
+  cedar_version: z.string(),
+  policies: z.int(),
+  tools: z.int(),
+  audit_index: z.int(),
+})
+const appliedAnswer = z.strictObject({ hash, previous: hash.nullable(), changed: z.boolean(), audit_index: z.int() })
+
 export const policyRoutes: readonly Route[] = [
-  {
+  defineRoute({
     method: 'GET',
     path: '/v1/policy',
-    access: 'admin',
+    access: roles,
+    summary: 'The policy set in force',
+    answers: { 200: { description: 'Its hash and size', schema: inForceAnswer } },
     async handle(c) {
       const { knowledge } = c.get('broker')
       const { policySet, policyInForce: inForce } = await knowledge.refresh()
@@ -39,14 +52,15 @@ export const policyRoutes: readonly Route[] = [
         audit_index: inForce.eventIndex,
       })
     },
-  },
-  {
+  }),
+  defineRoute({
     method: 'PUT',
     path: '/v1/policy',
-    access: 'admin',
-    bodyBytesMax: policyBytesMax,
-    async handle(c) {
-      const { files, expected } = parseInput(policyBody, await readJson(c))
+    access: ['admin'],
+    summary: 'Put a policy set in force, as a whole or not at all',
+    body: { type: 'json', schema: policyBody, bytesMax: policyBytesMax },
+    answers: { 200: { description: 'What is in force now', schema: appliedAnswer } },
+    async handle(c, { body: { files, expected } }) {
       const applied = await applyPolicy(
         c.get('broker'),
         operatorCaller(c),
@@ -61,5 +75,5 @@ export const policyRoutes: readonly Route[] = [
         audit_index: applied.auditIndex,
       })
     },
-  },
+  }),
 ]

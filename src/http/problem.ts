@@ -15,6 +15,8 @@ const statuses: Record<ErrorCode, ContentfulStatusCode> = {
   access_denied: 400,
   invalid_input: 400,
   unauthenticated: 401,
+  forbidden: 403,
+  rate_limited: 429,
   not_found: 404,
   method_not_allowed: 405,
   unsupported_media_type: 415,
@@ -29,6 +31,8 @@ const statuses: Record<ErrorCode, ContentfulStatusCode> = {
 const titles: Partial<Record<ErrorCode, string>> = {
   invalid_input: 'The request is not valid',
   unauthenticated: 'Who are you?',
+  forbidden: 'Your role may not do this',
+  rate_limited: 'Too many requests',
   not_found: 'Not found',
   method_not_allowed: 'Method not allowed here',
   unsupported_media_type: 'Unsupported content type',
@@ -40,7 +44,7 @@ const titles: Partial<Record<ErrorCode, string>> = {
 }
 
 /** How long a client does well to wait after a 503. */
-const retryAfterSeconds = 2
+const unavailableSeconds = 2
 
 /**
  * The error as what it is: anything that was not thrown on purpose says nothing but that it happened, or, where the
@@ -82,12 +86,14 @@ function setErrorHeaders(c: Context, error: BrokerError): void {
   if (error.code === 'unauthenticated' || (error.code === 'invalid_client' && authorization !== undefined)) {
     c.header('www-authenticate', `${scheme} realm="stint"`)
   }
-  if (error.code === 'unavailable') c.header('retry-after', String(retryAfterSeconds))
+  const { retryAfterSeconds = error.code === 'unavailable' ? unavailableSeconds : undefined } = error
+  if (retryAfterSeconds !== undefined) c.header('retry-after', String(retryAfterSeconds))
 }
 
 function oauthCode(code: ErrorCode): string {
   switch (code) {
     case 'unavailable':
+    case 'rate_limited':
       return 'temporarily_unavailable'
     case 'internal':
     case 'config_invalid':
@@ -100,6 +106,8 @@ function oauthCode(code: ErrorCode): string {
     case 'conflict':
     case 'policy_invalid':
       return 'invalid_request'
+    case 'forbidden':
+      return 'access_denied'
     case 'unauthenticated':
       return 'invalid_client'
     default:

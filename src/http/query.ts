@@ -57,7 +57,7 @@ export function readQuery<S extends z.ZodObject>(c: Context, schema: S): z.outpu
 }
 
 /** Parses a body or a query by its schema. Throws `invalid_input` that names every problem in `extra.problems`. */
-export function parseInput<S extends z.ZodObject>(schema: S, value: unknown): z.output<S> {
+export function parseInput<S extends z.ZodObject>(schema: S, value: unknown, code: InputErrorCode = 'invalid_input'): z.output<S> {
   const parsed = schema.safeParse(value)
   if (parsed.success) return parsed.data
   const problems = parsed.error.issues.map((issue) => {
@@ -68,13 +68,20 @@ export function parseInput<S extends z.ZodObject>(schema: S, value: unknown): z.
     return { path: show(name), message: `is not known here; did you mean ${nearestName(name, known) ?? known.join(', ')}?` }
   })
   const [first] = problems
-  throw refuse(first === undefined ? 'The request is not valid.' : `${first.path === '' ? 'The request' : first.path} ${first.message}`, problems)
+  throw refuse(first === undefined ? 'The request is not valid.' : `${first.path === '' ? 'The request' : first.path} ${first.message}`, { problems, code })
 }
 
 function show(name: string): string {
   return name.slice(0, 64).replaceAll(/[^\w.-]/g, '?')
 }
 
-function refuse(publicMessage: string, problems?: readonly { path: string; message: string }[]): BrokerError {
-  return new BrokerError({ code: 'invalid_input', publicMessage, ...(problems !== undefined && { extra: { problems } }) })
+type InputErrorCode = 'invalid_input' | 'invalid_request'
+
+interface Refused {
+  readonly code?: InputErrorCode
+  readonly problems?: readonly { path: string; message: string }[]
+}
+
+function refuse(publicMessage: string, { code = 'invalid_input', problems }: Refused = {}): BrokerError {
+  return new BrokerError({ code, publicMessage, ...(problems !== undefined && { extra: { problems } }) })
 }

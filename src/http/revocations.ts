@@ -2,10 +2,9 @@ import { z } from 'zod'
 import { revokeGrants } from '../broker/revoke.ts'
 import { taskPattern } from '../grant/request.ts'
 import { workloadNamePattern } from '../identity/workload.ts'
-import { readJson } from './body.ts'
 import { operatorCaller } from './guards.ts'
-import { instant, parseInput } from './query.ts'
-import type { Route } from './route.ts'
+import { instant } from './query.ts'
+import { defineRoute, type Route } from './route.ts'
 import { reasonSchema } from './workloads.ts'
 
 const revocationBody = z
@@ -23,13 +22,23 @@ const revocationBody = z
     message: 'must name a grant alone, or any of workload, task and before',
   })
 
+const revocationAnswer = z.strictObject({
+  revoked: z.int(),
+  more: z.boolean().describe('There are more than were counted; all of them are revoked.'),
+  already_ended: z.int(),
+  effect: z.literal('introspection'),
+  audit_index: z.int().optional(),
+})
+
 export const revocationRoutes: readonly Route[] = [
-  {
+  defineRoute({
     method: 'POST',
     path: '/v1/revocations',
-    access: 'admin',
-    async handle(c) {
-      const { grant, workload, task, before, reason } = parseInput(revocationBody, await readJson(c))
+    access: ['admin'],
+    summary: 'Revoke a grant, or all grants of a workload, a task or a time',
+    body: { type: 'json', schema: revocationBody },
+    answers: { 200: { description: 'How many were revoked, and how it shows', schema: revocationAnswer } },
+    async handle(c, { body: { grant, workload, task, before, reason } }) {
       const target =
         grant !== undefined
           ? { grant }
@@ -49,5 +58,5 @@ export const revocationRoutes: readonly Route[] = [
         audit_index: report.auditIndex,
       })
     },
-  },
+  }),
 ]

@@ -1,29 +1,80 @@
 import type { Context } from 'hono'
+import type { z } from 'zod'
 import type { Broker } from '../broker/broker.ts'
-import type { Operator } from '../storage/operators.ts'
+import type { Operator, Role } from '../identity/operator.ts'
 
 /**
  * Who may call a route, stated once, here: `anyone` may; a `workload` proves itself by the body, which the handler hands
- * to the broker; an `admin` shows an operator credential, which is checked before the handler runs.
+ * to the broker; an operator who has one of the named roles shows a credential, before anything else is looked at.
  */
-export type Access = 'anyone' | 'workload' | 'admin'
+export type Access = 'anyone' | 'workload' | readonly Role[]
+
+/** What a route answers with one status: for the API document, and for the tests that hold the answers against it. */
+export interface Answer {
+  readonly description: string
+  /** Absent where the answer has no body. */
+  readonly schema?: z.ZodType
+  /** `application/json` unless it says otherwise. */
+  readonly type?: string
+}
+
+/** A request's parts as parsed by the route's own schemas; what a route does not declare is refused when it is sent. */
+export interface Input<P, Q, B> {
+  readonly params: P
+  readonly query: Q
+  readonly body: B
+}
+
+type Schema = z.ZodObject
+type Output<S> = S extends Schema ? z.output<S> : undefined
 
 export interface Route {
   readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
+  /** As in `/v1/workloads/:name`. */
   readonly path: string
   readonly access: Access
+  /** One line of the API document. */
+  readonly summary: string
+  /** The path's parameters. One that does not fit is not found. */
+  readonly params?: Schema
+  readonly query?: Schema
+  readonly body?: Body
+  /** By status. What goes wrong is a problem or an OAuth error on every route. */
+  readonly answers: Readonly<Record<number, Answer>>
+  handle(c: RouteContext, input: Input<unknown, unknown, unknown>): Promise<Response>
+}
+
+export interface Body {
+  readonly type: 'json' | 'form'
+  readonly schema: Schema
+  /** The verb parses the whole body itself, with messages of its own: the handler gets the JSON as it was sent. */
+  readonly parsed?: 'by the verb'
   /** Larger than the ordinary limit only where the route needs it. */
-  readonly bodyBytesMax?: number
-  /** The handler reads the query; elsewhere on admin routes a query is refused (invariant 6). */
-  readonly takesQuery?: true
-  handle(c: RouteContext): Promise<Response>
+  readonly bytesMax?: number
+}
+
+interface RouteOf<P, Q, B extends Body | undefined> extends Omit<Route, 'params' | 'query' | 'body' | 'handle'> {
+  readonly params?: P
+  readonly query?: Q
+  readonly body?: B
+  handle(c: RouteContext, input: Input<Output<P>, Output<Q>, ParsedBody<B>>): Promise<Response>
+}
+
+type ParsedBody<B> = B extends { readonly parsed: 'by the verb' } ? unknown : B extends { readonly schema: infer S } ? Output<S> : undefined
+
+/** A route whose handler gets its input in the types of the schemas that the route declares. */
+export function defineRoute<P extends Schema | undefined = undefined, Q extends Schema | undefined = undefined, B extends Body | undefined = undefined>(
+  route: RouteOf<P, Q, B>,
+): Route {
+  // The app parses by these very schemas before it calls the handler.
+  return route as unknown as Route
 }
 
 export type RouteContext = Context<{
   Variables: {
     readonly broker: Broker
     readonly requestId: string
-    /** The operator who called; set on `admin` routes alone. */
+    /** The operator who called; set on routes that name roles. */
     readonly operator: Operator
   }
 }>

@@ -1,14 +1,15 @@
 import { z } from 'zod'
 import { addWorkloadKeys, changeWorkload, registerWorkload, removeWorkloadKey, type ChangedWorkload } from '../broker/register.ts'
 import { resumeWorkload, retireWorkload, suspendWorkload } from '../broker/standing.ts'
-import { spiffeId, stages, workloadNamePattern, workloadStatuses, type Workload } from '../identity/workload.ts'
+import { roles } from '../identity/operator.ts'
+import { registrationSchema, updateSchema } from '../identity/registration.ts'
+import { spiffeId, stages, workloadKeyAlgorithms, workloadNamePattern, workloadStatuses, type Workload } from '../identity/workload.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { findWorkload, listWorkloads } from '../storage/workloads.ts'
-import { readJson } from './body.ts'
 import { operatorCaller } from './guards.ts'
-import { oneOf, parseInput, readQuery, searchText, shortText, wholeNumber } from './query.ts'
-import type { Route, RouteContext } from './route.ts'
+import { oneOf, searchText, shortText, wholeNumber } from './query.ts'
+import { defineRoute, type Route, type RouteContext } from './route.ts'
 
 const listQuery = z.strictObject({
   status: oneOf(workloadStatuses).optional(),
@@ -22,75 +23,125 @@ const listQuery = z.strictObject({
 export const reasonSchema = shortText(500).regex(/^[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}]*$/u, 'must be one line of text')
 
 const reasonBody = z.strictObject({ reason: reasonSchema.optional() })
-const keysBody = z.strictObject({ jwks: z.unknown() })
+const keysBody = z.strictObject({ jwks: z.unknown().describe('A JWK Set with public keys.') })
+export const workloadParams = z.strictObject({ name: z.string().regex(workloadNamePattern, 'is 1 to 63 of a-z, 0-9 and -') })
+const keyParams = workloadParams.extend({ kid: z.string().regex(/^[\w-]{43}$/, 'is an RFC 7638 thumbprint of 43 characters') })
+
+/** A workload as it is answered. */
+export const workloadAnswer = z.strictObject({
+  name: z.string(),
+  spiffe_id: z.string(),
+  environment: z.string(),
+  stage: z.enum(stages),
+  owner: z.strictObject({ team: z.string(), contact: z.string() }),
+  purpose: z.string(),
+  tags: z.array(z.string()),
+  review_at: z.iso.datetime(),
+  status: z.enum(workloadStatuses),
+  created_at: z.iso.datetime(),
+  updated_at: z.iso.datetime(),
+  keys: z.array(
+    z.strictObject({
+      kid: z.string(),
+      alg: z.enum(workloadKeyAlgorithms),
+      jwk: z.record(z.string(), z.string()),
+      status: z.enum(['active', 'removed']),
+      added_at: z.iso.datetime(),
+      removed_at: z.iso.datetime().optional(),
+    }),
+  ),
+})
+const listAnswer = z.strictObject({
+  workloads: z.array(workloadAnswer),
+  next: z.string().optional().describe('Pass it as after for the next page; absent on the last one.'),
+})
+const changed = { 200: { description: 'The workload as it is now', schema: workloadAnswer } }
 
 export const workloadRoutes: readonly Route[] = [
-  {
+  defineRoute({
     method: 'POST',
     path: '/v1/workloads',
-    access: 'admin',
-    async handle(c) {
-      const registered = await registerWorkload(c.get('broker'), operatorCaller(c), await readJson(c))
+    access: ['admin'],
+    summary: 'Register a workload',
+    body: { type: 'json', schema: registrationSchema, parsed: 'by the verb' },
+    answers: { 201: { description: 'The workload', schema: workloadAnswer } },
+    async handle(c, { body }) {
+      const registered = await registerWorkload(c.get('broker'), operatorCaller(c), body)
       c.header('location', `/v1/workloads/${registered.workload.name}`)
       return answerChange(c, registered, 201)
     },
-  },
-  { method: 'GET', path: '/v1/workloads', access: 'admin', takesQuery: true, handle: answerList },
-  {
+  }),
+  defineRoute({
+    method: 'GET',
+    path: '/v1/workloads',
+    access: roles,
+    summary: 'List workloads by name',
+    query: listQuery,
+    answers: { 200: { description: 'A page of workloads', schema: listAnswer } },
+    handle: (c, { query }) => answerList(c, query),
+  }),
+  defineRoute({
     method: 'GET',
     path: '/v1/workloads/:name',
-    access: 'admin',
-    async handle(c) {
-      const name = readName(c)
+    access: roles,
+    summary: 'Show a workload',
+    params: workloadParams,
+    answers: { 200: { description: 'The workload', schema: workloadAnswer } },
+    async handle(c, { params: { name } }) {
       const workload = await findWorkload(c.get('broker').database.read, name)
       if (workload === undefined) throw new BrokerError({ code: 'not_found', publicMessage: `There is no workload ${name}.` })
       return c.json(describe(c, workload))
     },
-  },
-  {
+  }),
+  defineRoute({
     method: 'PATCH',
     path: '/v1/workloads/:name',
-    access: 'admin',
-    handle: async (c) => answerChange(c, await changeWorkload(c.get('broker'), operatorCaller(c), readName(c), await readJson(c))),
-  },
-  standingRoute('suspend', suspendWorkload),
-  standingRoute('resume', resumeWorkload),
-  standingRoute('retire', retireWorkload),
-  {
+    access: ['admin'],
+    summary: 'Change a workload',
+    params: workloadParams,
+    body: { type: 'json', schema: updateSchema, parsed: 'by the verb' },
+    answers: changed,
+    handle: async (c, { params: { name }, body }) => answerChange(c, await changeWorkload(c.get('broker'), operatorCaller(c), name, body)),
+  }),
+  standingRoute('suspend', 'Stop a workload at once', suspendWorkload),
+  standingRoute('resume', 'Let a suspended workload work again', resumeWorkload),
+  standingRoute('retire', 'End a workload for good', retireWorkload),
+  defineRoute({
     method: 'POST',
     path: '/v1/workloads/:name/keys',
-    access: 'admin',
-    async handle(c) {
-      const { jwks } = parseInput(keysBody, await readJson(c))
-      return answerChange(c, await addWorkloadKeys(c.get('broker'), operatorCaller(c), readName(c), jwks), 201)
-    },
-  },
-  {
+    access: ['admin'],
+    summary: 'Give a workload further keys',
+    params: workloadParams,
+    body: { type: 'json', schema: keysBody },
+    answers: { 201: { description: 'The workload as it is now', schema: workloadAnswer } },
+    handle: async (c, { params: { name }, body: { jwks } }) =>
+      answerChange(c, await addWorkloadKeys(c.get('broker'), operatorCaller(c), name, jwks), 201),
+  }),
+  defineRoute({
     method: 'DELETE',
     path: '/v1/workloads/:name/keys/:kid',
-    access: 'admin',
-    async handle(c) {
-      const kid = c.req.param('kid') ?? ''
-      if (!/^[\w-]{43}$/.test(kid)) throw new BrokerError({ code: 'not_found', publicMessage: 'A kid is an RFC 7638 thumbprint of 43 characters.' })
-      return answerChange(c, await removeWorkloadKey(c.get('broker'), operatorCaller(c), readName(c), kid))
-    },
-  },
+    access: ['admin'],
+    summary: 'Take a key away from a workload',
+    params: keyParams,
+    answers: changed,
+    handle: async (c, { params: { name, kid } }) => answerChange(c, await removeWorkloadKey(c.get('broker'), operatorCaller(c), name, kid)),
+  }),
 ]
 
-function standingRoute(verb: string, change: typeof suspendWorkload): Route {
-  return {
+function standingRoute(verb: string, summary: string, change: typeof suspendWorkload): Route {
+  return defineRoute({
     method: 'POST',
     path: `/v1/workloads/:name/${verb}`,
-    access: 'admin',
-    async handle(c) {
-      const { reason } = parseInput(reasonBody, await readJson(c))
-      return answerChange(c, await change(c.get('broker'), operatorCaller(c), readName(c), reason))
-    },
-  }
+    access: ['admin'],
+    summary,
+    params: workloadParams,
+    body: { type: 'json', schema: reasonBody },
+    answers: changed,
+    handle: async (c, { params: { name }, body: { reason } }) => answerChange(c, await change(c.get('broker'), operatorCaller(c), name, reason)),
+  })
 }
 
-async function answerList(c: RouteContext): Promise<Response> {
-  const { status, stage, team, limit = 100, after } = readQuery(c, listQuery)
+async function answerList(c: RouteContext, { status, stage, team, limit = 100, after }: z.output<typeof listQuery>): Promise<Response> {
   const workloads = await listWorkloads(c.get('broker').database.read, {
     // One more than asked for tells whether there is a next page.
     limit: limit + 1,
@@ -106,13 +157,7 @@ async function answerList(c: RouteContext): Promise<Response> {
   })
 }
 
-function readName(c: RouteContext): string {
-  const name = c.req.param('name') ?? ''
-  if (workloadNamePattern.test(name)) return name
-  throw new BrokerError({ code: 'not_found', publicMessage: 'There is no such workload: names are 1 to 63 of a-z, 0-9 and -.' })
-}
-
-function answerChange(c: RouteContext, { workload, auditIndex }: ChangedWorkload, status: 200 | 201 = 200): Response {
+export function answerChange(c: RouteContext, { workload, auditIndex }: ChangedWorkload, status: 200 | 201 = 200): Response {
   if (auditIndex !== undefined) c.header('stint-audit-index', String(auditIndex))
   return c.json(describe(c, workload), status)
 }

@@ -3,6 +3,20 @@ import type { RandomBytes } from '../kernel/ids.ts'
 import { Secret } from '../kernel/secret.ts'
 import { decodeBase64url, encodeBase64url } from './base64url.ts'
 
+/** What an operator may do: each route names the roles that it needs. */
+export const roles = ['admin', 'approver', 'auditor'] as const
+export type Role = (typeof roles)[number]
+
+/** A person or a program that has proven to be an operator. */
+export interface Operator {
+  /** The credential's id, or `oidc:…` and the company issuer's subject for a person who signed in. */
+  readonly id: string
+  readonly name: string
+  readonly role: Role
+  /** The id of the sign-in, for a person who signed in. */
+  readonly session?: string
+}
+
 const idBytes = 8
 const secretBytes = 32
 

@@ -32,6 +32,19 @@ export const refusalMeanings = {
   operator_malformed: 'the bearer token has not the form of an operator credential',
   operator_unknown: 'no operator has this id',
   operator_wrong: 'the operator exists and the secret is wrong',
+  operator_expired: 'the credential is right, but has expired',
+  operator_revoked: 'the credential is right, but was revoked or its session was ended',
+  enrolment_malformed: 'the code has not the form of an enrolment code',
+  enrolment_unknown: 'no enrolment has this id',
+  enrolment_wrong: 'the enrolment exists and the code is wrong',
+  enrolment_expired: 'the code is right, but was redeemed too late',
+  enrolment_ended: 'the code is right, but was redeemed or cancelled before',
+  enrolment_proof_invalid: 'the code is right, but possession of the new key was not proven',
+  id_token_malformed: 'not a JWT of the form that the company issuer signs',
+  id_token_invalid: 'the ID token is not signed by the company issuer, not for this client, expired, or too old',
+  id_token_replayed: 'a session was begun with this ID token before',
+  id_token_no_role: 'the ID token is right, but none of its groups has a role',
+  address_limited: 'this address was refused too often and has to wait',
 } as const satisfies Record<string, string>
 
 /** Why a caller is not believed: for the log and the metrics, never for the answer. */

@@ -12,6 +12,8 @@ export type ErrorCode =
   // Everything else speaks RFC 9457
   | 'invalid_input'
   | 'unauthenticated'
+  | 'forbidden'
+  | 'rate_limited'
   | 'not_found'
   | 'method_not_allowed'
   | 'unsupported_media_type'
@@ -30,6 +32,8 @@ export interface BrokerErrorInit {
   readonly detail?: string
   /** Structured facts that the caller may read, such as the list of problems in a policy set. */
   readonly extra?: Readonly<Record<string, unknown>>
+  /** After how many seconds it is worth another try; for `rate_limited` and `unavailable`. */
+  readonly retryAfterSeconds?: number
   readonly cause?: unknown
 }
 
@@ -39,6 +43,7 @@ export class BrokerError extends Error {
   readonly publicMessage: string
   readonly detail: string | undefined
   readonly extra: Readonly<Record<string, unknown>> | undefined
+  readonly retryAfterSeconds: number | undefined
 
   constructor(init: BrokerErrorInit) {
     super(init.detail === undefined ? init.publicMessage : `${init.publicMessage} (${init.detail})`, {
@@ -49,6 +54,7 @@ export class BrokerError extends Error {
     this.publicMessage = init.publicMessage
     this.detail = init.detail
     this.extra = init.extra
+    this.retryAfterSeconds = init.retryAfterSeconds
   }
 }
 

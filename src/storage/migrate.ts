@@ -3,12 +3,14 @@ import { Migrator, type Migration } from 'kysely/migration'
 import { BrokerError } from '../kernel/errors.ts'
 import type { Engine } from './engine.ts'
 import { createFoundation } from './migrations/0001-foundation.ts'
+import { createOperation } from './migrations/0002-operation.ts'
 import type { Schema } from './schema.ts'
 
 function migrations(engine: Engine): Record<string, Migration> {
   return {
     // Kysely hands over an untyped handle: a migration knows only the tables of its own time.
     '0001-foundation': { up: (db: Kysely<never>) => createFoundation(db, engine) },
+    '0002-operation': { up: (db: Kysely<never>) => createOperation(db, engine) },
   }
 }
 
@@ -59,11 +61,13 @@ const privileges: Record<keyof Schema | 'schema_migration' | 'schema_migration_l
   revocation: 'select, insert',
   workload: 'select, insert, update',
   workload_key: 'select, insert, update (removed_at)',
-  operator: 'select, insert',
+  operator: 'select, insert, update (secret_hash, expires_at, revoked_at)',
+  operator_session: 'select, insert, update (ended_at), delete',
+  enrolment: 'select, insert, update (ended_at, kid)',
   policy_set: 'select, insert',
   policy_in_force: 'select, insert, update',
   sealing_key: 'select, insert',
-  signing_key: 'select, insert, update (verify_until)',
+  signing_key: 'select, insert, update (sign_from, verify_until, sealed_private)',
   schema_migration: 'select',
   schema_migration_lock: 'select',
 }

@@ -11,6 +11,8 @@ export interface Schema {
   workload: WorkloadTable
   workload_key: WorkloadKeyTable
   operator: OperatorTable
+  operator_session: OperatorSessionTable
+  enrolment: EnrolmentTable
   policy_set: PolicySetTable
   policy_in_force: PolicyInForceTable
   sealing_key: SealingKeyTable
@@ -82,6 +84,8 @@ export interface WorkloadTable {
   status: string
   created_at: string
   updated_at: string
+  /** The review date that was announced last: a date that was moved since is announced anew. */
+  review_announced: string | null
 }
 
 export interface WorkloadKeyTable {
@@ -91,6 +95,7 @@ export interface WorkloadKeyTable {
   alg: string
   jwk: string
   added_at: string
+  /** From then on the key proves nothing. May lie ahead: a key that was rotated out ends by itself. */
   removed_at: string | null
 }
 
@@ -101,6 +106,35 @@ interface OperatorTable {
   /** Hex SHA-256 of the credential's secret part. */
   secret_hash: string
   created_at: string
+  expires_at: string | null
+  revoked_at: string | null
+}
+
+/** A person who signed in by OpenID Connect, until the session ends. */
+interface OperatorSessionTable {
+  id: string
+  /** The company issuer's name for the person. */
+  subject: string
+  role: string
+  /** Hex SHA-256 of the credential's secret part. */
+  secret_hash: string
+  created_at: string
+  expires_at: string
+  ended_at: string | null
+}
+
+/** A one-time code with which an agent registers a key of its own. */
+interface EnrolmentTable {
+  id: string
+  workload: string
+  /** Hex SHA-256 of the code's secret part. */
+  code_hash: string
+  created_at: string
+  expires_at: string
+  /** When it was redeemed, or cancelled: then it has no `kid`. */
+  ended_at: string | null
+  /** The key that was registered by it. */
+  kid: string | null
 }
 
 /** Every policy set that was ever in force, by its hash. Never changed, never deleted. */

@@ -84,7 +84,7 @@ export async function findKeyOwners(db: Kysely<Schema>, kids: readonly string[])
   return db.selectFrom('workload_key').select(['kid', 'workload']).where('kid', 'in', kids).execute()
 }
 
-function toRow(workload: Workload): WorkloadTable {
+function toRow(workload: Workload): Omit<WorkloadTable, 'review_announced'> {
   return {
     name: workload.name,
     environment: workload.environment,

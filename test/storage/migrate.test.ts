@@ -32,7 +32,7 @@ describeEngines('Migrations', (engine) => {
     await runAsOwner(files, 'delete from schema_migration')
     await expect(checkMigrated(database.read, engine)).rejects.toMatchObject({
       code: 'config_invalid',
-      publicMessage: 'the database lacks 0001-foundation: run `stint migrate` first',
+      publicMessage: 'the database lacks 0001-foundation, 0002-operation: run `stint migrate` first',
     })
   })
 
@@ -50,7 +50,7 @@ describeEngines('Migrations', (engine) => {
 test('A database that was never migrated lacks everything', async () => {
   const database = openSqlite({ file: join(createTestFolder(), 'stint.db') })
   await expect(checkMigrated(database.read, 'sqlite')).rejects.toMatchObject({ code: 'config_invalid' })
-  expect(await migrate(database.maintenance, 'sqlite')).toEqual(['0001-foundation'])
+  expect(await migrate(database.maintenance, 'sqlite')).toEqual(['0001-foundation', '0002-operation'])
   await checkMigrated(database.read, 'sqlite')
   await database.close()
 })

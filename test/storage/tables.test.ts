@@ -57,9 +57,9 @@ describeEngines('The tables', (engine) => {
     expect(await findOperator(database.read, 'op_2')).toBeUndefined()
     const again = await database.write(({ db }) => insertOperator(db, { ...operator, id: 'op_2' }, startMs)).catch((error: unknown) => error)
     expect(database.isUniqueViolation(again)).toBe(true)
-    const auditor = { id: 'op_3', name: 'a', role: 'auditor', secret_hash: 'h', created_at: formatTime(startMs) }
-    await database.write(async ({ db }) => void (await db.insertInto('operator').values(auditor).execute()))
-    await expect(findOperator(database.read, 'op_3')).rejects.toThrow('unknown role auditor')
+    const janitor = { id: 'op_3', name: 'a', role: 'janitor', secret_hash: 'h', created_at: formatTime(startMs) }
+    await database.write(async ({ db }) => void (await db.insertInto('operator').values(janitor).execute()))
+    await expect(findOperator(database.read, 'op_3')).rejects.toThrow('unknown role janitor')
     expect(await countOperators(database.read)).toBe(2)
   })
 })

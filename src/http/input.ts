@@ -1,0 +1,31 @@
+import type { Context } from 'hono'
+import { BrokerError } from '../kernel/errors.ts'
+import { readForm, readJson, refuseBody } from './body.ts'
+import { parseInput, readQuery, refuseQuery } from './query.ts'
+import type { Input, Route } from './route.ts'
+
+/**
+ * The input of a request, by the schemas of its route. What the route does not declare and is sent all the same is refused
+ * (invariant 6). Throws `not_found` for a path parameter that cannot name anything, `invalid_input`, on OAuth's form routes
+ * `invalid_request`, and `unsupported_media_type`.
+ */
+export async function readInput(c: Context, route: Route): Promise<Input<unknown, unknown, unknown>> {
+  const params = readParams(c, route)
+  if (route.body?.type === 'form') return { params, query: undefined, body: await readForm(c, route.body.schema) }
+  const query = route.query === undefined ? refuseQuery(c) : readQuery(c, route.query)
+  return { params, query, body: await readBody(c, route) }
+}
+
+function readParams(c: Context, { params }: Route): unknown {
+  if (params === undefined) return undefined
+  const parsed = params.safeParse(c.req.param())
+  if (parsed.success) return parsed.data
+  const [issue] = parsed.error.issues
+  throw new BrokerError({ code: 'not_found', publicMessage: `There is nothing at this address: ${String(issue?.path[0])} ${issue?.message ?? ''}.` })
+}
+
+async function readBody(c: Context, { body }: Route): Promise<unknown> {
+  if (body === undefined) return refuseBody(c)
+  const json = await readJson(c)
+  return body.parsed === 'by the verb' ? json : parseInput(body.schema, json)
+}
