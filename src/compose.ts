@@ -1,25 +1,34 @@
-import { applyPolicy } from './broker/apply-policy.ts'
 import type { Broker, Caller } from './broker/broker.ts'
+import { createExportPlaces } from './broker/export-audit.ts'
 import { openKeyStore } from './broker/keys.ts'
+import { readFigures } from './broker/figures.ts'
 import { createKnowledge } from './broker/knowledge.ts'
 import { openLog } from './broker/open-log.ts'
 import { createRefusals } from './broker/refusals.ts'
+import { createPolicyFolder, type PolicyFolderOptions } from './broker/reload-policy.ts'
+import { keepReviewDates } from './broker/review.ts'
+import { advanceSigningKeys } from './broker/rotate-signing-keys.ts'
+import { forgetSessions } from './broker/sessions.ts'
+import type { SignInSettings } from './broker/sign-in.ts'
 import { createTurns } from './broker/turns.ts'
+import { createIssuerKeys } from './crypto/issuer-keys.ts'
 import { createApp } from './http/app.ts'
 import { createAuthenticator } from './identity/authenticate.ts'
 import { systemClock, type Clock } from './kernel/clock.ts'
 import { systemRandom, type RandomBytes } from './kernel/ids.ts'
 import type { Log } from './kernel/log.ts'
-import { silentMeter } from './kernel/meter.ts'
+import type { Tracer } from './kernel/tracer.ts'
+import { readVersion } from './kernel/version.ts'
+import { createRateLimit } from './kernel/rate-limit.ts'
 import { createDecider } from './policy/decide.ts'
 import { createScheduler, type Scheduler } from './scheduler.ts'
 import type { Database } from './storage/engine.ts'
 import { readHead } from './storage/head.ts'
 import { createLedger, type Ledger } from './storage/ledger.ts'
 import { checkMigrated, migrate } from './storage/migrate.ts'
-import { readPolicyFolder } from './storage/policy-folder.ts'
-import { readPolicyInForce } from './storage/policy-sets.ts'
 import { checkPostgres } from './storage/postgres.ts'
+import { createMetrics } from './telemetry/metrics.ts'
+import { traceParts } from './telemetry/traced.ts'
 
 export interface Parts {
   readonly issuer: string
@@ -30,15 +39,40 @@ export interface Parts {
   readonly log: Log
   /** Loopback without TLS, Host and Origin checked, policy files put in force at each start. */
   readonly development: boolean
-  readonly policyFolder?: string
+  readonly policyFolder?: Pick<PolicyFolderOptions, 'folder' | 'follow'>
+  /** What one caller may take up of this process. */
+  readonly limits: Limits
+  /** The addresses of the proxy whose word for where a request comes from is taken; nobody's without it. */
+  readonly proxies?: readonly string[]
+  /** How long a key signs tokens until the next one takes over; 30 days by default. */
+  readonly rotateKeysAfterDays?: number
+  /** How people sign in with the account of their company, where they may. */
+  readonly signIn?: SignInSettings
+  /** Where OpenTelemetry traces go; none are made without it. */
+  readonly otlpUrl?: string
   readonly clock?: Clock
   readonly random?: RandomBytes
 }
+
+export interface Limits {
+  /** How often one address may fail to prove who it is, at once and per minute. */
+  readonly refusalsPerMinutePerAddress: number
+  /** How often one workload may ask; twice as often for a moment. */
+  readonly requestsPerSecondPerWorkload: number
+}
+
+/** As good as no limits. */
+export const unlimited: Limits = { refusalsPerMinutePerAddress: 1_000_000, requestsPerSecondPerWorkload: 1_000_000 }
+
+/** Of how many callers it is known at least what they have left of their limit; some 10 MB when all are. */
+const limitedCallersMin = 50_000
 
 export interface Composition {
   readonly broker: Broker
   readonly app: ReturnType<typeof createApp>
   readonly scheduler: Scheduler
+  /** From now on the broker says that it is not ready; it answers all the same. */
+  beginDraining(): void
   /** Stops the jobs, records what is counted, finishes what was begun, closes the database. */
   close(): Promise<void>
 }
@@ -49,7 +83,10 @@ export async function compose(parts: Parts): Promise<Composition> {
   const caller: Caller = { actor: { kind: 'stint', id: 'start' } }
 
   await prepareDatabase(database)
-  const ledger = createLedger({ database, clock, random, log })
+  const metrics = createMetrics({ version: readVersion(), readFigures: () => readFigures(broker) })
+  const { meter } = metrics
+  const tracer = parts.otlpUrl === undefined ? undefined : await openTracer(parts.otlpUrl, clock, log)
+  const ledger = createLedger({ database, clock, random, log, meter })
   const head = await readHead(database.read)
   ledger.observe(head)
   const behindMs = head.timeMs - clock.nowMs()
@@ -58,42 +95,92 @@ export async function compose(parts: Parts): Promise<Composition> {
   }
   await openLog({ ledger, database, issuer, trustDomain, log }, caller)
   const keys = await openKeyStore({ database, ledger, random, rootKey: parts.rootKey, caller })
+  const decider = createDecider({ slicesMax: 512, verdictsMax: 50_000 })
+  const authenticate = createAuthenticator()
+  const knowledge = createKnowledge({ database, observe: ledger.observe, loadKeyring: keys.loadKeyring })
+  const policyFolder =
+    parts.policyFolder &&
+    createPolicyFolder({ ...parts.policyFolder, broker: { ledger, database, knowledge, log, meter }, applyAtStart: parts.development })
+  let draining = false
   const broker: Broker = {
     issuer,
     trustDomain,
     database,
     ledger,
-    knowledge: createKnowledge({ database, observe: ledger.observe, loadKeyring: keys.loadKeyring }),
-    decider: createDecider({ slicesMax: 512, verdictsMax: 50_000 }),
-    authenticate: createAuthenticator(),
-    refusals: createRefusals({ ledger, clock, log }),
+    knowledge,
+    decider,
+    authenticate,
+    sealer: keys.sealer,
+    ...(policyFolder && { policyFolder }),
+    rotateKeysAfterMs: (parts.rotateKeysAfterDays ?? 30) * 86_400_000,
+    refusals: createRefusals({ ledger, clock, log, meter }),
     turns: createTurns(),
+    exports: createExportPlaces(),
+    workloadLimit: createRateLimit({
+      clock,
+      perSecond: parts.limits.requestsPerSecondPerWorkload,
+      burst: 2 * parts.limits.requestsPerSecondPerWorkload,
+      callersMin: limitedCallersMin,
+    }),
     clock,
     random,
     log,
-    meter: silentMeter,
+    meter,
+    metrics,
+    ...(tracer && { tracer, ...traceParts({ ledger, decider, authenticate }, tracer) }),
+    isDraining: () => draining,
+    ...(parts.signIn && { companyIssuer: { ...parts.signIn, keys: createIssuerKeys({ issuer: parts.signIn.issuer, clock }) } }),
   }
-  if (parts.policyFolder !== undefined) await startPolicies(broker, caller, parts.policyFolder, parts.development)
+  await policyFolder?.start()
 
   const scheduler = createScheduler({
     clock,
     log,
+    meter,
     jobs: [
       { name: 'record refusals', everyMs: 10_000, run: () => broker.refusals.flush() },
+      { name: 'forget sessions that are over', everyMs: 3_600_000, run: () => forgetSessions(broker) },
       { name: 'forget expired replay marks', everyMs: 30_000, run: () => forgetMarks(ledger) },
+      // So that what another process has put in force is loaded before a request needs it.
+      { name: 'follow the epoch', everyMs: 500, run: () => knowledge.refresh().then(() => undefined, () => undefined) },
+      { name: 'look at the policy folder', everyMs: 1_500, run: async () => policyFolder?.look() },
+      { name: 'keep review dates', everyMs: 5_000, run: () => keepReviewDates(broker) },
+      { name: 'rotate signing keys', everyMs: 10_000, run: () => advanceSigningKeys(broker) },
     ],
   })
   return {
     broker,
-    app: createApp({ broker, development: parts.development }),
+    app: createApp({
+      broker,
+      development: parts.development,
+      proxies: parts.proxies ?? [],
+      refusalLimit: createRateLimit({
+        clock,
+        perSecond: parts.limits.refusalsPerMinutePerAddress / 60,
+        burst: parts.limits.refusalsPerMinutePerAddress,
+        callersMin: limitedCallersMin,
+      }),
+    }),
     scheduler,
+    beginDraining() {
+      draining = true
+    },
     async close() {
+      draining = true
       await scheduler.stop()
       await broker.refusals.flush(true)
       await ledger.close()
       await database.close()
+      metrics.close()
+      await tracer?.close()
     },
   }
+}
+
+/** Loaded only where traces are wanted: it is large, and takes a third of a second. */
+async function openTracer(url: string, clock: Clock, log: Log): Promise<Tracer> {
+  const { createTracer } = await import('./telemetry/tracing.ts')
+  return createTracer({ url, version: readVersion(), clock, log })
 }
 
 const marksPerCommit = 2_000
@@ -111,20 +198,4 @@ async function prepareDatabase(database: Database): Promise<void> {
   }
   await checkMigrated(database.read, 'postgres')
   await checkPostgres(database.read)
-}
-
-/**
- * The folder's set comes into force where there is none yet, and in development at each start. Otherwise what is in force
- * stays, for a restart must not undo what an admin has applied.
- */
-async function startPolicies(broker: Broker, caller: Caller, folder: string, development: boolean): Promise<void> {
-  const inForce = await readPolicyInForce(broker.database.read)
-  if (inForce !== undefined && !development) return
-  try {
-    const applied = await applyPolicy(broker, caller, await readPolicyFolder(folder))
-    if (applied.changed) broker.log.info('a policy set came into force', { policy_set: applied.hash, previous: applied.previous })
-  } catch (error) {
-    if (inForce === undefined) throw error
-    broker.log.error('the policy folder does not load; the set in force stays', { policy_set: inForce.hash, error })
-  }
 }

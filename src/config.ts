@@ -85,7 +85,7 @@ export const configSchema = z.strictObject({
         .strictObject({
           issuer: z.string().refine(isOidcIssuer, 'must be the https URL of the issuer, as its discovery document has it').describe('The OpenID Connect issuer of your company.'),
           client_id: z.string().min(1).max(256).describe('The client that is registered there for Stint: public, for native applications.'),
-          scopes: z.array(z.string().regex(/^[\x21\x23-\x5b\x5d-\x7e]+$/, 'must be OAuth scopes')).default(['openid', 'groups']).describe('What `stint login` asks for.'),
+          scopes: z.array(z.string().regex(/^[\x21\x23-\x5b\x5d-\x7e]+$/, 'must be OAuth scopes')).refine((scopes) => scopes.includes('openid'), 'must hold openid').default(['openid', 'groups']).describe('What `stint login` asks for.'),
           groups_claim: z.string().min(1).max(128).default('groups').describe('The claim of the ID token that lists the groups.'),
           roles: z
             .strictObject({
@@ -115,12 +115,18 @@ export const configSchema = z.strictObject({
         .default(60)
         .describe('How often one address (IPv6: one /64) may fail to prove who it is before it has to wait.'),
       requests_per_second_per_workload: z.int().min(1).max(1_000_000).default(200).describe('How often one workload may ask; twice as often for a moment.'),
+      connections_per_address: z
+        .int()
+        .min(1)
+        .max(1_000_000)
+        .default(500)
+        .describe('How many connections one address (IPv6: one /64) may have open; a proxy is not counted.'),
     })
     .prefault({})
     .describe('What one caller may take up, counted by each process by itself.'),
   telemetry: z
     .strictObject({
-      otlp_url: z.url({ protocol: /^https?$/ }).optional().describe('Where OpenTelemetry traces go, by OTLP over HTTP, as in http://127.0.0.1:4318. None are made without it.'),
+      otlp_url: z.string().refine(isCollectorUrl, 'must be an http or https URL without user, query and fragment').optional().describe('Where OpenTelemetry traces go, by OTLP over HTTP, as in http://127.0.0.1:4318. None are made without it.'),
     })
     .prefault({})
     .describe('What Stint tells of its own running. Metrics are at /metrics.'),
@@ -251,6 +257,13 @@ function isOidcIssuer(text: string): boolean {
   if (!URL.canParse(text)) return false
   const { protocol, hostname, search, hash, username } = new URL(text)
   return (protocol === 'https:' || (protocol === 'http:' && isLoopback(hostname))) && search === '' && hash === '' && username === ''
+}
+
+/** Credentials and parameters would be told wherever the address is. */
+function isCollectorUrl(text: string): boolean {
+  if (!URL.canParse(text)) return false
+  const { protocol, search, hash, username, password } = new URL(text)
+  return ['http:', 'https:'].includes(protocol) && search === '' && hash === '' && username === '' && password === ''
 }
 
 function isOrigin(text: string): boolean {

@@ -1,13 +1,11 @@
 import { accessSync, constants, existsSync, mkdirSync, readFileSync } from 'node:fs'
-import { createServer, type Server, type ServerResponse } from 'node:http'
-import { createServer as createTlsServer } from 'node:https'
-import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { createSecureContext } from 'node:tls'
-import { createAdaptorServer } from '@hono/node-server'
-import { compose, type Composition, type Parts } from './compose.ts'
+import type { SignInSettings } from './broker/sign-in.ts'
+import { compose, unlimited, type Composition, type Parts } from './compose.ts'
 import type { Config } from './config.ts'
 import { createRootKeyFile, readRootKey } from './crypto/root-key.ts'
+import { createHttpServer, type HttpServerOptions } from './http/server.ts'
 import { BrokerError } from './kernel/errors.ts'
 import type { Log } from './kernel/log.ts'
 import { readSecretSource, type Environment } from './kernel/secret-source.ts'
@@ -34,10 +32,28 @@ export async function startProduction(config: Config, env: Environment, log: Log
     rootKey,
     log,
     development: false,
-    ...(config.policies && { policyFolder: config.policies.folder }),
+    ...(config.policies && { policyFolder: { folder: config.policies.folder, follow: config.policies.reload === 'on_change' } }),
+    limits: {
+      refusalsPerMinutePerAddress: config.limits.refusals_per_minute_per_address,
+      requestsPerSecondPerWorkload: config.limits.requests_per_second_per_workload,
+    },
+    ...(config.proxy && { proxies: config.proxy.addresses }),
+    rotateKeysAfterDays: config.token_keys.rotate_days,
+    ...(config.operators.oidc && { signIn: toSignIn(config.operators.oidc) }),
+    ...(config.telemetry.otlp_url !== undefined && { otlpUrl: config.telemetry.otlp_url }),
   }
-  const listening: Listening = { ...config.listen, ...(tls && { tls }), ...(config.proxy && { onlyFrom: config.proxy.addresses }) }
+  const listening: Listening = {
+    ...config.listen,
+    ...(tls && { tls }),
+    ...(config.proxy && { onlyFrom: config.proxy.addresses }),
+    connectionsPerAddressMax: config.limits.connections_per_address,
+  }
   return startBroker(parts, listening, explain)
+}
+
+function toSignIn(oidc: NonNullable<Config['operators']['oidc']>): SignInSettings {
+  const { issuer, client_id: clientId, scopes, groups_claim: groupsClaim, roles: groupsByRole, session_minutes: sessionMinutes } = oidc
+  return { issuer, clientId, scopes, groupsClaim, groupsByRole, sessionMinutes }
 }
 
 interface Tls {
@@ -82,6 +98,9 @@ export interface DevelopmentOptions {
 /** The trust domain of a broker in development. */
 export const developmentTrustDomain = 'stint.local'
 
+/** On loopback there are no strangers to hold off, and a test of one's own may well ask often. */
+const developmentConnectionsMax = 4_000
+
 /** Starts a broker for development: loopback without TLS, on a SQLite file, with a root key that is made when missing. */
 export async function startDevelopment({ folder, policyFolder, port, log }: DevelopmentOptions): Promise<RunningBroker> {
   prepareFolder(folder)
@@ -94,9 +113,10 @@ export async function startDevelopment({ folder, policyFolder, port, log }: Deve
     rootKey,
     log,
     development: true,
-    policyFolder,
+    policyFolder: { folder: policyFolder, follow: true },
+    limits: unlimited,
   }
-  return startBroker(parts, { host: '127.0.0.1', port })
+  return startBroker(parts, { host: '127.0.0.1', port, connectionsPerAddressMax: developmentConnectionsMax })
 }
 
 function prepareFolder(folder: string): void {
@@ -117,18 +137,12 @@ async function openDevelopmentRootKey(file: string, database: string, folder: st
   throw new BrokerError({ code: 'config_invalid', publicMessage: `${file} is missing: put it back, or delete ${folder} to start afresh` })
 }
 
-interface Listening {
-  readonly host: string
-  readonly port: number
-  readonly tls?: Tls
-  /** Addresses that may connect; everybody when absent. */
-  readonly onlyFrom?: readonly string[]
-}
+type Listening = { readonly host: string; readonly port: number } & Pick<HttpServerOptions, 'tls' | 'onlyFrom' | 'connectionsPerAddressMax'>
 
 /** `explain` turns what the database throws into what the operator can act on. */
 async function startBroker(
   parts: Parts,
-  { host, port, tls, onlyFrom }: Listening,
+  { host, port, ...serving }: Listening,
   explain: (error: unknown) => unknown = (error) => error,
 ): Promise<RunningBroker> {
   let composition: Composition
@@ -138,82 +152,23 @@ async function startBroker(
     await parts.database.close()
     throw explain(error)
   }
-  const limits = { headersTimeout: 10_000, requestTimeout: 30_000, keepAliveTimeout: 30_000, maxHeaderSize: 16 * 1024 }
-  const { fetch } = composition.app
-  const server = (
-    tls === undefined
-      ? createAdaptorServer({ fetch, createServer, serverOptions: limits })
-      : createAdaptorServer({ fetch, createServer: createTlsServer, serverOptions: { ...limits, ...tls, minVersion: 'TLSv1.2', handshakeTimeout: 10_000 } })
-  ) as Server // The adaptor types HTTP/2 servers too; these two are of `node:http` and its subclass of `node:https`.
-  if (onlyFrom !== undefined) {
-    server.on('connection', (socket) => {
-      if (!onlyFrom.includes(socket.remoteAddress?.replace(/^::ffff:/, '') ?? '')) socket.destroy()
-    })
-  }
-  const drain = prepareDrain(server)
+  const { broker, app } = composition
+  const server = createHttpServer({ fetch: app.fetch, broker, ...serving })
   try {
-    await listen(server, host, port)
+    await server.listen(host, port)
   } catch (error) {
     await composition.close()
     throw error
   }
-  // Without a listener, an error while a connection is accepted would end the process.
-  server.on('error', (error) => parts.log.error('the server could not take a connection', { error }))
   composition.scheduler.start()
   return {
     url: parts.issuer,
     composition,
     async close() {
-      await drain()
+      composition.beginDraining()
+      await server.drain()
       await composition.close()
+      parts.log.info('stopped')
     },
-  }
-}
-
-function listen(server: Server, host: string, port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const refuse = (cause: NodeJS.ErrnoException): void => {
-      const reason = cause.code === 'EADDRINUSE' ? 'something else listens there: stop it, or choose another port' : cause.message
-      reject(new BrokerError({ code: 'config_invalid', publicMessage: `cannot listen on ${host} port ${port}: ${reason}`, cause }))
-    }
-    server.once('error', refuse)
-    server.listen(port, host, () => {
-      server.off('error', refuse)
-      resolve()
-    })
-  })
-}
-
-const drainMs = 10_000
-
-/**
- * Watches what the server has open, so that it can be drained: the returned function stops taking connections, waits for
- * the requests that are under way, and cuts what is left after `drainMs`.
- */
-function prepareDrain(server: Server): () => Promise<void> {
-  const answering = new Map<ServerResponse, Socket>()
-  // Not every socket is known to `closeAllConnections`: one that has not finished its TLS handshake is not.
-  const sockets = new Set<Socket>()
-  server.on('connection', (socket: Socket) => {
-    sockets.add(socket)
-    socket.once('close', () => sockets.delete(socket))
-  })
-  server.prependListener('request', ({ socket }, response) => {
-    answering.set(response, socket)
-    response.once('close', () => answering.delete(response))
-  })
-  return async () => {
-    const closed = new Promise<void>((resolve) => server.close(() => resolve()))
-    server.closeIdleConnections()
-    // Neither is one known that has sent nothing yet of its handshake.
-    for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy()
-    for (const [response, socket] of answering) {
-      // What is kept alive would stay open after its answer for as long as its client likes.
-      if (response.headersSent) response.once('finish', () => socket.end())
-      else response.setHeader('connection', 'close')
-    }
-    const timer = setTimeout(() => sockets.forEach((socket) => socket.destroy()), drainMs)
-    await closed
-    clearTimeout(timer)
   }
 }

@@ -1,5 +1,6 @@
 import type { Clock } from './kernel/clock.ts'
 import type { Log } from './kernel/log.ts'
+import { silentMeter, type Meter } from './kernel/meter.ts'
 
 /** Something that has to happen again and again without anybody remembering it (invariant 11). */
 export interface Job {
@@ -19,15 +20,25 @@ export interface Scheduler {
 
 const tickMs = 1_000
 
-export function createScheduler({ clock, log, jobs }: { clock: Clock; log: Log; jobs: readonly Job[] }): Scheduler {
+export interface SchedulerOptions {
+  readonly clock: Clock
+  readonly log: Log
+  readonly meter?: Meter
+  readonly jobs: readonly Job[]
+}
+
+export function createScheduler({ clock, log, meter = silentMeter, jobs }: SchedulerOptions): Scheduler {
   const dueMs = new Map(jobs.map((job) => [job.name, clock.nowMs() + job.everyMs]))
   const running = new Map<string, Promise<void>>()
   let timer: NodeJS.Timeout | undefined
+  // An alarm on a rate needs a first value that is not yet the fault.
+  for (const { name } of jobs) meter.count('job_failures', { job: name }, 0)
 
   async function runJob(job: Job): Promise<void> {
     try {
       await job.run()
     } catch (error) {
+      meter.count('job_failures', { job: job.name })
       log.error('a scheduled job failed; it is tried again at its next time', { job: job.name, error })
     }
   }
@@ -54,6 +65,7 @@ export function createScheduler({ clock, log, jobs }: { clock: Clock; log: Log; 
     async stop() {
       clearInterval(timer)
       timer = undefined
+      if (running.size > 0) log.info('waiting for scheduled jobs', { jobs: [...running.keys()] })
       await Promise.all(running.values())
     },
   }

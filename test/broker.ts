@@ -4,7 +4,8 @@ import { expect, onTestFinished } from 'vitest'
 import type { AuditEvent } from '../src/audit/event.ts'
 import { applyPolicy } from '../src/broker/apply-policy.ts'
 import { createFirstOperator } from '../src/broker/operators.ts'
-import { compose, type Composition, type Parts } from '../src/compose.ts'
+import { compose, unlimited, type Composition, type Parts } from '../src/compose.ts'
+import type { Role } from '../src/identity/operator.ts'
 import { spiffeId } from '../src/identity/workload.ts'
 import { formatTime } from '../src/kernel/clock.ts'
 import type { Engine } from '../src/storage/engine.ts'
@@ -68,6 +69,10 @@ export interface TestBroker extends Composition {
   send(method: string, path: string, options?: SendOptions): Promise<Response>
   /** The same with the admin's credential. */
   sendAsAdmin(method: string, path: string, json?: unknown): Promise<Response>
+  /** The same with any operator's credential. */
+  sendAs(credential: string, method: string, path: string, json?: unknown): Promise<Response>
+  /** Makes an operator of this role, by the API, and gives its credential; named after its role unless told otherwise. */
+  createOperator(role: Role, options?: { readonly name?: string; readonly valid_days?: number }): Promise<string>
   /** Registers a workload with a key of its own. */
   register(name: string, options?: Partial<Registration>): Promise<TestAgent>
   /** Every event in the log so far, oldest first. */
@@ -80,6 +85,8 @@ export interface SendOptions {
   readonly form?: Readonly<Record<string, string>> | string
   readonly json?: unknown
   readonly headers?: Readonly<Record<string, string>>
+  /** The address of the connection by which it comes, as a server would hand it over. */
+  readonly from?: string
 }
 
 interface Registration {
@@ -91,7 +98,7 @@ interface Registration {
   readonly alg: 'ES256' | 'Ed25519'
 }
 
-export type BrokerOptions = Partial<Pick<Parts, 'issuer' | 'rootKey' | 'development' | 'clock'>> & {
+export type BrokerOptions = Partial<Pick<Parts, 'issuer' | 'rootKey' | 'development' | 'clock' | 'limits' | 'proxies' | 'signIn' | 'otlpUrl' | 'policyFolder'>> & {
   /** Another process on the same database: shares clock and root key, and makes no operator of its own. */
   readonly beside?: TestBroker
   readonly policies?: ReadonlyMap<string, string> | 'none'
@@ -112,6 +119,11 @@ export async function startBroker(engine: Engine, options: BrokerOptions = {}): 
     rootKey: options.rootKey ?? rootKeyOfTests,
     log,
     development: options.development ?? false,
+    limits: options.limits ?? unlimited,
+    ...(options.proxies && { proxies: options.proxies }),
+    ...(options.signIn && { signIn: options.signIn }),
+    ...(options.otlpUrl !== undefined && { otlpUrl: options.otlpUrl }),
+    ...(options.policyFolder && { policyFolder: options.policyFolder }),
     clock: options.clock ?? clock,
     random: randomBytes,
   })
@@ -124,17 +136,20 @@ export async function startBroker(engine: Engine, options: BrokerOptions = {}): 
   if (beside === undefined && policies !== 'none') await applyPolicy(broker, caller, policies)
   const adminCredential = beside?.adminCredential ?? (await createFirstOperator(broker, caller, 'root')).credential.reveal()
 
-  async function send(method: string, path: string, { form, json, headers = {} }: SendOptions = {}): Promise<Response> {
+  async function send(method: string, path: string, { form, json, headers = {}, from }: SendOptions = {}): Promise<Response> {
     const body = form === undefined ? (json === undefined ? undefined : JSON.stringify(json)) : encodeForm(form)
     const type = form === undefined ? 'application/json' : 'application/x-www-form-urlencoded'
-    return app.request(path, {
+    const init = {
       method,
       headers: { ...(body !== undefined && { 'content-type': type }), ...headers },
       ...(body !== undefined && { body }),
-    })
+    }
+    if (from === undefined) return app.request(path, init)
+    return app.request(path, init, { incoming: { url: path, headers, rawHeaders: [], socket: { remoteAddress: from } } })
   }
-  const sendAsAdmin = (method: string, path: string, json?: unknown) =>
-    send(method, path, { ...(json !== undefined && { json }), headers: { authorization: `Bearer ${adminCredential}` } })
+  const sendAs = (credential: string, method: string, path: string, json?: unknown) =>
+    send(method, path, { ...(json !== undefined && { json }), headers: { authorization: `Bearer ${credential}` } })
+  const sendAsAdmin = (method: string, path: string, json?: unknown) => sendAs(adminCredential, method, path, json)
 
   async function events() {
     const rows = await broker.database.read.selectFrom('audit_event').select('body').orderBy('idx').execute()
@@ -150,6 +165,12 @@ export async function startBroker(engine: Engine, options: BrokerOptions = {}): 
     adminCredential,
     send,
     sendAsAdmin,
+    sendAs,
+    async createOperator(role, { name = role, ...lifetime } = {}) {
+      const response = await sendAsAdmin('POST', '/v1/operators', { name, role, ...lifetime })
+      if (response.status !== 201) throw new Error(`no operator was made: ${await response.text()}`)
+      return ((await response.json()) as { credential: string }).credential
+    },
     events,
     async lastEvent(type) {
       const last = (await events()).at(-1)

@@ -41,7 +41,7 @@ describe('A configuration', () => {
       root_key: { from: 'env:ROOT_KEY' },
       operators: {},
       token_keys: { rotate_days: 30 },
-      limits: { refusals_per_minute_per_address: 60, requests_per_second_per_workload: 200 },
+      limits: { refusals_per_minute_per_address: 60, requests_per_second_per_workload: 200, connections_per_address: 500 },
       telemetry: {},
       log: { level: 'info' },
     })
@@ -67,7 +67,32 @@ log: { level: debug }
     })
   })
 
+  const signIn = (changes: string) => `operators: { oidc: { issuer: https://id.example.com/tenant, client_id: stint, roles: { admin: [ops] }${changes} } }\n`
+
+  test('says who may sign in', () => {
+    expect(parseConfig(good + signIn(''), 'stint.yaml').operators.oidc).toEqual({
+      issuer: 'https://id.example.com/tenant',
+      client_id: 'stint',
+      scopes: ['openid', 'groups'],
+      groups_claim: 'groups',
+      roles: { admin: ['ops'], approver: [], auditor: [] },
+      session_minutes: 60,
+    })
+    expect(parseConfig(good + signIn('').replace('https://id.example.com/tenant', 'http://127.0.0.1:9000'), 'stint.yaml').operators.oidc).toBeDefined()
+  })
+
+  test.each([
+    [signIn('').replace('https', 'http'), 'operators.oidc.issuer must be the https URL of the issuer, as its discovery document has it'],
+    [signIn('').replace('tenant', 'tenant?a=b'), 'operators.oidc.issuer must be the https URL of the issuer, as its discovery document has it'],
+    [signIn('').replace('[ops]', '[]'), 'operators.oidc.roles must name at least one group'],
+    [signIn(', scopes: [groups]'), 'operators.oidc.scopes must hold openid'],
+    [signIn(', session_minutes: 1440'), 'operators.oidc.session_minutes must be at most 720'],
+  ])('refuses %s', (more, problem) => {
+    expect(problemsOf({}, more)).toEqual([problem])
+  })
+
   const origin = 'issuer must be an https origin such as https://stint.example.com, without a path or a trailing slash'
+  const collector = 'telemetry.otlp_url must be an http or https URL without user, query and fragment'
   const both = 'database must name one of sqlite and postgres'
   const source = 'root_key.from must be env:NAME or file:/absolute/path'
   const sqlite = '{ sqlite: { file: /var/lib/stint.db } }'
@@ -91,6 +116,9 @@ log: { level: debug }
     ['a misspelt option', {}, 'lisen: { port: 1 }\n', ['lisen is not an option (did you mean listen?)']],
     ['a misspelt inner option', {}, 'log: { levl: debug }\n', ['log.levl is not an option (did you mean log.level?)']],
     ['an option of another place', {}, 'port: 1\n', ['port is not an option (did you mean listen.port?)']],
+    ['a collector with a password', {}, 'telemetry: { otlp_url: "https://a:b@collector.test" }\n', [collector]],
+    ['a collector with a query', {}, 'telemetry: { otlp_url: "http://127.0.0.1:4318?key=1" }\n', [collector]],
+    ['a collector that is a socket', {}, 'telemetry: { otlp_url: "unix:/run/otel" }\n', [collector]],
     ['an option of no place', {}, 'tracing: true\n', ['tracing is not an option']],
     ['an option that every object has', {}, 'constructor: 1\n__proto__: { a: 1 }\n', ['constructor is not an option', '__proto__ is not an option']],
     ['no kind of database', { [sqlite]: '{}' }, '', [both]],

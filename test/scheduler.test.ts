@@ -1,5 +1,6 @@
 import { setTimeout } from 'node:timers/promises'
 import { expect, test, vi } from 'vitest'
+import type { Meter } from '../src/kernel/meter.ts'
 import { createScheduler, type Job } from '../src/scheduler.ts'
 import { createTestClock, createTestLog } from './harness.ts'
 
@@ -15,6 +16,19 @@ function createJob(name: string, everyMs: number, work: () => Promise<void> = as
     },
   }
   return job
+}
+
+/** A meter that adds up what is counted, by name and labels. */
+function createTestMeter(): Meter & { readonly counts: Map<string, number> } {
+  const counts = new Map<string, number>()
+  return {
+    counts,
+    count(name, labels, by = 1) {
+      const key = `${name} ${JSON.stringify(labels)}`
+      counts.set(key, (counts.get(key) ?? 0) + by)
+    },
+    observe: () => undefined,
+  }
 }
 
 function setUp(...jobs: readonly Job[]) {
@@ -144,4 +158,19 @@ test('to stop it waits for what is running', async () => {
   expect(stopped).toBe(false)
   finish()
   await stopping
+})
+
+test('each failure is counted, and a job that never failed counts none', async () => {
+  const bad = createJob('bad', 1_000, () => Promise.reject(new Error('no')))
+  const good = createJob('good', 1_000)
+  const clock = createTestClock()
+  const { log } = createTestLog()
+  const meter = createTestMeter()
+  const scheduler = createScheduler({ clock, log, meter, jobs: [bad, good] })
+  expect([...meter.counts]).toEqual([['job_failures {"job":"bad"}', 0], ['job_failures {"job":"good"}', 0]])
+  for (let i = 0; i < 3; i++) {
+    clock.advance(1_000)
+    await scheduler.tick()
+  }
+  expect([...meter.counts]).toEqual([['job_failures {"job":"bad"}', 3], ['job_failures {"job":"good"}', 0]])
 })

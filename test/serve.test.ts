@@ -138,6 +138,10 @@ describe('stint serve --dev', () => {
     await again.until('Ctrl-C stops it.')
     expect(again.said().err).toMatch(/^the policy folder does not load; the set in force stays \(policy_set [0-9a-f]{64}\):\nbroken\.cedar:1:1 .*\n$/)
     expect((await fetch(`http://127.0.0.1:${port}/readyz`)).status).toBe(200)
+    // Mended while it runs, it is taken by itself.
+    renameSync(join(cwd, 'policies/broken.cedar'), join(cwd, 'broken.cedar'))
+    await again.until('the policy folder is what is in force')
+    renameSync(join(cwd, 'broken.cedar'), join(cwd, 'policies/broken.cedar'))
     await again.stop()
     const fresh = await runProgram(['serve', '--dev', '--port', String(port), '--data', 'fourth'], { cwd })
     expect(fresh).toMatchObject({ code: 1, out: '' })

@@ -54,8 +54,8 @@ export type AuditEvent =
   | (Common & { type: 'operator.created'; operator: string; name: string; role: string; expires_at?: string })
   | (Common & { type: 'operator.rotated'; operator: string; name: string; expires_at?: string })
   | (Common & { type: 'operator.revoked'; operator: string; name: string; reason?: string })
-  | (Common & { type: 'operator.signed_in'; session: string; subject: string; role: string; expires_at: string })
-  | (Common & { type: 'operator.signed_out'; session: string; subject: string })
+  | (Common & { type: 'operator.signed_in'; session: string; issuer: string; subject: string; role: string; expires_at: string })
+  | (Common & { type: 'operator.signed_out'; session: string; subject: string; reason?: string })
   | (OfWorkload & {
       type: 'workload.registered'
       environment: string
@@ -83,9 +83,10 @@ export type AuditEvent =
       tools: number
       cedar_version: string
     })
-  | (Common & { type: 'change.refused'; method: string; route: string; code: string; detail: string })
+  /** An operator's change, or with `workload` one that a workload wanted to make of itself. */
+  | (Common & { type: 'change.refused'; method: string; route: string; code: string; detail: string; workload?: string })
   | (Common & { type: 'policy.rejected'; problems: number; first_problem: string })
-  | (Common & { type: 'key.created'; use: 'token' | 'seal'; alg: string; kid?: string; version?: number; signs_from?: string })
+  | (Common & { type: 'key.created'; use: 'token' | 'seal'; alg: string; kid?: string; version?: number; signs_from?: string; reason?: string })
   /** From `verify_until` on nothing that the key has signed is accepted any more. */
   | (Common & { type: 'key.replaced'; use: 'token'; kid: string; successor: string; verify_until: string })
   | (Common & { type: 'key.erased'; use: 'token'; kid: string })
@@ -149,8 +150,8 @@ export const eventFields: { readonly [T in AuditEventType]: readonly FieldsOf<T>
   'operator.created': ['operator', 'name', 'role', 'expires_at'],
   'operator.rotated': ['operator', 'name', 'expires_at'],
   'operator.revoked': ['operator', 'name', 'reason'],
-  'operator.signed_in': ['session', 'subject', 'role', 'expires_at'],
-  'operator.signed_out': ['session', 'subject'],
+  'operator.signed_in': ['session', 'issuer', 'subject', 'role', 'expires_at'],
+  'operator.signed_out': ['session', 'subject', 'reason'],
   'workload.registered': ['workload', 'environment', 'stage', 'owner', 'purpose', 'tags', 'review_at', 'kids'],
   'workload.updated': ['workload', 'before', 'after'],
   'workload.suspended': ofStatus,
@@ -164,9 +165,9 @@ export const eventFields: { readonly [T in AuditEventType]: readonly FieldsOf<T>
   'enrolment.redeemed': [...ofKey, 'enrolment'],
   'enrolment.cancelled': ['workload', 'enrolment'],
   'policy.applied': ['policy_set', 'previous', 'policies', 'tools', 'cedar_version'],
-  'change.refused': ['method', 'route', 'code', 'detail'],
+  'change.refused': ['method', 'route', 'code', 'detail', 'workload'],
   'policy.rejected': ['problems', 'first_problem'],
-  'key.created': ['use', 'alg', 'kid', 'version', 'signs_from'],
+  'key.created': ['use', 'alg', 'kid', 'version', 'signs_from', 'reason'],
   'key.replaced': ['use', 'kid', 'successor', 'verify_until'],
   'key.erased': ['use', 'kid'],
   'audit.exported': ['format', 'selector', 'first', 'last'],

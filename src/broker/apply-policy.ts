@@ -1,5 +1,6 @@
 import { BrokerError } from '../kernel/errors.ts'
-import { formatProblem } from '../policy/problem.ts'
+import { redactSecrets } from '../kernel/redact.ts'
+import { formatProblem, type PolicyProblem } from '../policy/problem.ts'
 import { loadPolicySet, type PolicyFiles } from '../policy/policy-set.ts'
 import { putPolicyInForce, readPolicyInForce } from '../storage/policy-sets.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
@@ -19,7 +20,7 @@ export interface AppliedPolicy {
  * whatever is in force when the call begins. Throws `policy_invalid` with every problem, or `conflict`.
  */
 export async function applyPolicy(
-  broker: Pick<Broker, 'ledger' | 'database'>,
+  broker: Pick<Broker, 'ledger' | 'database' | 'knowledge'>,
   caller: Caller,
   files: PolicyFiles,
   guard?: { readonly expected: string | undefined },
@@ -28,11 +29,7 @@ export async function applyPolicy(
   const loaded = loadPolicySet(files)
   if (!('set' in loaded)) {
     const { problems } = loaded
-    const [first] = problems
-    const firstProblem = first === undefined ? 'no problem was named' : formatProblem(first)
-    await broker.ledger.append({
-      events: [{ type: 'policy.rejected', ...causedBy(caller), problems: problems.length, first_problem: firstProblem.slice(0, 1000).toWellFormed() }],
-    })
+    const firstProblem = await recordRejection(broker, caller, problems)
     throw new BrokerError({
       code: 'policy_invalid',
       publicMessage: `The policy set has ${problems.length === 1 ? 'a problem' : `${problems.length} problems`}; the set in force stays. First: ${firstProblem}`,
@@ -40,6 +37,7 @@ export async function applyPolicy(
     })
   }
   const { set } = loaded
+  broker.knowledge.remember(set)
   const { result, index } = await commit(broker, {
     async apply(tx, place) {
       const inForce = await readPolicyInForce(tx)
@@ -73,6 +71,15 @@ export async function applyPolicy(
   })
   const { previous, changed } = result
   return { hash: set.hash, ...(previous !== undefined && { previous }), changed, auditIndex: changed ? index : result.index }
+}
+
+/** Records that a set was refused, and returns its first problem as text. */
+export async function recordRejection({ ledger }: Pick<Broker, 'ledger'>, caller: Caller, problems: readonly PolicyProblem[]): Promise<string> {
+  const [first] = problems
+  const firstProblem = first === undefined ? 'no problem was named' : redactSecrets(formatProblem(first))
+  const told = firstProblem.slice(0, 1000).toWellFormed()
+  await ledger.append({ events: [{ type: 'policy.rejected', ...causedBy(caller), problems: problems.length, first_problem: told }] })
+  return firstProblem
 }
 
 /** The files that make the set: tests are checked beside it and are not part of it. */

@@ -1,15 +1,20 @@
 import { setTimeout } from 'node:timers/promises'
+import type { Kysely } from 'kysely'
 import type { Actor } from '../audit/event.ts'
 import type { Principal } from '../identity/authenticate.ts'
-import { operatorMatches, parseOperatorCredential, type Operator } from '../identity/operator.ts'
+import { operatorMatches, operatorStatus, parseOperatorCredential, type Operator } from '../identity/operator.ts'
+import type { RefusalReason } from '../identity/refusal.ts'
 import { spiffeId } from '../identity/workload.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { ReplayMark } from '../storage/engine.ts'
 import { findOperator } from '../storage/operators.ts'
 import { findWorkload } from '../storage/workloads.ts'
-import type { Recorded } from '../storage/change.ts'
+import type { CallbackChange, Recorded } from '../storage/change.ts'
+import type { Ledger } from '../storage/ledger.ts'
+import type { Schema } from '../storage/schema.ts'
 import type { Broker } from './broker.ts'
 import type { View } from './knowledge.ts'
+import { recogniseSession } from './sessions.ts'
 
 /** What a workload sent to prove who it is. */
 export interface ClientCredentials {
@@ -17,6 +22,8 @@ export interface ClientCredentials {
   readonly assertion: string | undefined
   /** RFC 6749 §2.3.1 `client_id`, optional beside an assertion: if sent, it must be the assertion's subject. */
   readonly clientId?: string
+  /** Told the workload's name once the assertion was accepted and spent. */
+  readonly onProven?: (workload: string) => void
 }
 
 const attemptsMax = 8
@@ -24,7 +31,7 @@ const attemptsMax = 8
 /**
  * Authenticates a workload and runs `act` with it, again from the start whenever the epoch has moved before the commit
  * (invariant 13). `act` returns what the ledger made of its change, which must spend the principal's assertion.
- * Throws `invalid_client`, the same for every reason (invariant 10).
+ * Throws `invalid_client`, the same for every reason (invariant 10), and `rate_limited` where the workload asks too often.
  */
 export async function withWorkload<R>(
   broker: Broker,
@@ -32,18 +39,24 @@ export async function withWorkload<R>(
   act: (principal: Principal, view: View) => Promise<Recorded<R>>,
 ): Promise<R> {
   const refuse = createRefuser(invalidClient)
+  let counted = false
   for (let attempt = 0; attempt < attemptsMax; attempt++) {
     const view = attempt === 0 ? await broker.knowledge.current() : await broker.knowledge.refresh()
     const principal = await proveWorkload(broker, credentials, view, refuse)
     if (principal === 'outdated') continue
+    if (!counted) takeShare(broker, principal)
+    counted = true
     const outcome = await act(principal, view)
     switch (outcome.status) {
       case 'recorded':
+        credentials.onProven?.(principal.workload.name)
         return outcome.result
       case 'epoch_moved':
         continue
       case 'replayed':
       case 'late':
+        // Whoever sends again what somebody else has sent before uses up nothing of what is the workload's.
+        broker.workloadLimit.giveBack(principal.workload.name)
         broker.refusals.note('workload', outcome.status === 'late' ? 'expired' : 'replayed', principal.workload.name)
         return refuse()
     }
@@ -53,6 +66,21 @@ export async function withWorkload<R>(
     publicMessage: 'Registry or policy change faster than this request can be decided. Try again shortly.',
     detail: `the epoch moved ${attemptsMax} times`,
   })
+}
+
+/**
+ * Counts a request for the workload that has proven itself, for anybody could use up the share of another otherwise. One
+ * too many is refused before anything is committed: its assertion is not spent, and it costs the log nothing but its
+ * place in the count of the minute.
+ */
+function takeShare({ workloadLimit, refusals }: Broker, { workload: { name } }: Principal): void {
+  const retryAfterSeconds = workloadLimit.waitSeconds(name)
+  if (retryAfterSeconds !== undefined) {
+    refusals.noteLimited(name)
+    const publicMessage = `This workload asks too often. Try again in ${retryAfterSeconds} s; the assertion may be sent again.`
+    throw new BrokerError({ code: 'rate_limited', publicMessage, retryAfterSeconds })
+  }
+  workloadLimit.spend(name)
 }
 
 async function proveWorkload(
@@ -93,7 +121,7 @@ const refusalMs = 20
  * Makes the one way to refuse a stranger: it throws `error`, but not before a fixed time has passed, so that the time
  * does not tell a name that had to be looked up from one that was remembered, nor a replay from a wrong key (invariant 10).
  */
-function createRefuser(error: () => BrokerError): () => Promise<never> {
+export function createRefuser(error: () => BrokerError): () => Promise<never> {
   const beganMs = performance.now()
   return async () => {
     const restMs = beganMs + refusalMs - performance.now()
@@ -119,20 +147,71 @@ export function actorOf({ workload }: Principal): Actor {
 }
 
 /** The operator whose credential this is. Throws `unauthenticated`, the same for every reason (invariant 10). */
-export async function authenticateOperator({ database, refusals }: Broker, credential: string): Promise<Operator> {
+export async function authenticateOperator(broker: Broker, credential: string): Promise<Operator> {
   const refuse = createRefuser(unauthenticated)
-  const presented = parseOperatorCredential(credential)
-  // A look-up and a comparison in any case, so that time does not tell which ids exist.
-  const operator = await findOperator(database.read, presented?.id ?? '')
-  const matches = operatorMatches(presented?.secretHash ?? '', operator?.secretHash)
-  if (operator !== undefined && matches) return { id: operator.id, name: operator.name, role: operator.role }
-  refusals.note('operator', presented === undefined ? 'operator_malformed' : operator === undefined ? 'operator_unknown' : 'operator_wrong')
+  const found = await recogniseOperator(broker, broker.database.read, credential, broker.ledger.nowMs())
+  if (typeof found !== 'string') return found
+  broker.refusals.note('operator', found)
   return refuse()
+}
+
+/**
+ * The broker as the holder of this credential may use it: a change by callback commits only while the credential still
+ * proves an operator, which is looked up once more in the change's own transaction (invariant 13). So what an operator had
+ * under way when it was revoked does not come after. Throws `unauthenticated`.
+ */
+export function actAsOperator(broker: Broker, credential: string): Broker {
+  const { ledger, refusals } = broker
+  async function transact<R>(change: CallbackChange<R>): Promise<Recorded<R>> {
+    let found: Operator | RefusalReason | undefined
+    try {
+      return await ledger.transact({
+        ...change,
+        async apply(tx, place) {
+          found = await recogniseOperator(broker, tx, credential, place.timeMs)
+          if (typeof found === 'string') throw unauthenticated()
+          return change.apply(tx, place)
+        },
+      })
+    } finally {
+      // Here, for the callback may run more than once.
+      if (typeof found === 'string') refusals.note('operator', found)
+    }
+  }
+  const guarded: Ledger = {
+    ...ledger,
+    transact,
+    get halted() {
+      return ledger.halted
+    },
+  }
+  return { ...broker, ledger: guarded }
+}
+
+/** The operator whose credential this is at that time, or why it proves none. Every kind of credential is judged here. */
+async function recogniseOperator(
+  { companyIssuer }: Pick<Broker, 'companyIssuer'>,
+  db: Kysely<Schema>,
+  credential: string,
+  nowMs: number,
+): Promise<Operator | RefusalReason> {
+  const presented = parseOperatorCredential(credential)
+  if (presented?.kind === 'session') return recogniseSession(db, presented, companyIssuer?.issuer, nowMs)
+  // A look-up and a comparison in any case, so that time does not tell which ids exist.
+  const operator = await findOperator(db, presented?.id ?? '')
+  const matches = operatorMatches(presented?.secretHash ?? '', operator?.secretHash)
+  if (presented === undefined) return 'operator_malformed'
+  if (operator === undefined) return 'operator_unknown'
+  if (!matches) return 'operator_wrong'
+  const { id, name, role, expiresAtMs } = operator
+  const status = operatorStatus(operator, nowMs)
+  if (status !== 'active') return status === 'revoked' ? 'operator_revoked' : 'operator_expired'
+  return { id, name, role, ...(expiresAtMs !== undefined && { expiresAtMs }) }
 }
 
 function unauthenticated(): BrokerError {
   return new BrokerError({
     code: 'unauthenticated',
-    publicMessage: 'This needs an operator credential: send it as `Authorization: Bearer stint_op_…`.',
+    publicMessage: 'This needs an operator credential: send it as `Authorization: Bearer stint_op_…`, or sign in with `stint login`.',
   })
 }

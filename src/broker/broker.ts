@@ -1,14 +1,20 @@
 import type { Actor } from '../audit/event.ts'
+import type { Sealer } from '../crypto/seal.ts'
 import type { AuthenticateWorkload } from '../identity/authenticate.ts'
 import type { Clock } from '../kernel/clock.ts'
 import type { RandomBytes } from '../kernel/ids.ts'
 import type { Log } from '../kernel/log.ts'
-import type { Meter } from '../kernel/meter.ts'
+import type { Meter, Metrics } from '../kernel/meter.ts'
+import type { Tracer } from '../kernel/tracer.ts'
+import type { RateLimit } from '../kernel/rate-limit.ts'
 import type { Decider } from '../policy/decide.ts'
 import type { Database } from '../storage/engine.ts'
 import type { Ledger } from '../storage/ledger.ts'
+import type { ExportPlaces } from './export-audit.ts'
 import type { Knowledge } from './knowledge.ts'
 import type { Refusals } from './refusals.ts'
+import type { PolicyFolder } from './reload-policy.ts'
+import type { CompanyIssuer } from './sign-in.ts'
 import type { Turns } from './turns.ts'
 
 /** Everything that the broker's verbs work with, wired once by `compose.ts` and handed to each as its first argument. */
@@ -21,12 +27,29 @@ export interface Broker {
   readonly knowledge: Knowledge
   readonly decider: Decider
   readonly authenticate: AuthenticateWorkload
+  /** Seals the keys that are made while the broker runs. */
+  readonly sealer: Sealer
+  /** How long a key signs tokens. */
+  readonly rotateKeysAfterMs: number
+  /** Absent where the configuration names no folder. */
+  readonly policyFolder?: PolicyFolder
   readonly refusals: Refusals
   readonly turns: Turns
+  readonly exports: ExportPlaces
+  /** How often each workload may ask, by its name. */
+  readonly workloadLimit: RateLimit
   readonly clock: Clock
   readonly random: RandomBytes
   readonly log: Log
   readonly meter: Meter
+  /** What the meter and the state of things show, for whoever asks. */
+  readonly metrics: Metrics
+  /** Absent where no traces are wanted. */
+  readonly tracer?: Tracer
+  /** Whether the process was told to stop: it finishes what was begun, and ought not to be sent more. */
+  isDraining(): boolean
+  /** Who vouches for people who sign in; absent where the configuration names nobody. */
+  readonly companyIssuer?: CompanyIssuer
 }
 
 /** On whose behalf a verb runs, and under which request. */

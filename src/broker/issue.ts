@@ -65,7 +65,7 @@ async function decideAndRecord(
   } catch (error) {
     if (!(error instanceof BrokerError)) throw error
     const event = { type: 'grant.refused', ...cause, code: error.code, detail: error.publicMessage } as const
-    return answerWith(await broker.ledger.append({ ...base, events: [event] }), () => error)
+    return answerWith(await broker.ledger.append({ ...base, events: [event] }), () => countDenied(broker, error.code, error))
   }
   return decideAndCommit(broker, { view, policySet, principal, request }, (decision, commit) => {
     return recordDecision(broker, view, principal, request, { base, cause, decision, commit })
@@ -96,14 +96,25 @@ async function recordDecision(
     decision: toRecord(decision),
   }
   if (decision.verdict !== 'allow') {
-    return answerWith(await commit({ ...base, events: [{ type: 'grant.denied', ...asked }] }), () => denial(decision))
+    return answerWith(await commit({ ...base, events: [{ type: 'grant.denied', ...asked }] }), () => {
+      return countDenied(broker, decision.verdict === 'deny' ? 'denied' : decision.verdict, denial(decision))
+    })
   }
   const { change, sign } = prepareGrant(broker, view, principal, request, asked)
   // Signed while the commit is under way; given only after it (invariant 1).
   const signing = sign()
   signing.catch(() => undefined)
   const outcome = await commit({ ...base, ...change })
-  return outcome.status === 'recorded' ? answerWith(outcome, await signing) : outcome
+  if (outcome.status !== 'recorded') return outcome
+  const token = answerWith(outcome, await signing)
+  broker.meter.count('tokens_issued', { tool: request.tool.name })
+  return token
+}
+
+/** Counted only once it is recorded: a decision that is made again is one denial. */
+function countDenied({ meter }: Broker, reason: string, error: BrokerError): BrokerError {
+  meter.count('requests_denied', { reason })
+  return error
 }
 
 function answerWith<R>(outcome: Recorded<undefined>, answer: (place: Place) => R): Recorded<R> {

@@ -1,9 +1,10 @@
 import { createKeyring, generateSigningKey, type Keyring } from '../crypto/keyring.ts'
 import { createSealer, unwrapSealingKey, wrapSealingKey, type Sealer } from '../crypto/seal.ts'
+import { formatTime } from '../kernel/clock.ts'
 import type { RandomBytes } from '../kernel/ids.ts'
 import { Secret } from '../kernel/secret.ts'
 import type { Database } from '../storage/engine.ts'
-import { insertSealingKey, insertSigningKey, listSealingKeys, listSigningKeys, type SigningKeyRow } from '../storage/keys.ts'
+import { insertSealingKey, insertSigningKey, listSealingKeys, listSigningKeys, type NewSigningKey, type SigningKeyRow } from '../storage/keys.ts'
 import type { Ledger } from '../storage/ledger.ts'
 import { causedBy, type Caller } from './broker.ts'
 import { commit } from './commit.ts'
@@ -36,7 +37,7 @@ export async function openKeyStore(options: KeyStoreOptions): Promise<KeyStore> 
   return {
     sealer,
     async loadKeyring() {
-      const rows = await listSigningKeys(database.read)
+      const rows = (await listSigningKeys(database.read)).filter(isUsable)
       const id = JSON.stringify(rows.map(({ kid, publishAtMs, signFromMs, verifyUntilMs }) => [kid, publishAtMs, signFromMs, verifyUntilMs]))
       if (remembered?.id !== id) remembered = { id, keyring: await createKeyring(rows.map((row) => unseal(row, sealer))) }
       return remembered.keyring
@@ -71,31 +72,44 @@ async function makeSealingKey({ ledger, random, rootKey, caller }: KeyStoreOptio
 }
 
 async function makeTokenKey({ ledger, caller }: KeyStoreOptions, sealer: Sealer): Promise<void> {
-  const { kid, alg, publicJwk, privateJwk } = await generateSigningKey()
-  const sealedPrivate = sealer.seal(privateJwk.reveal(), placeOf(kid))
+  const made = await makeSigningKey(sealer)
   await commit(
     { ledger },
     {
       async apply(tx, { timeMs }) {
         if ((await listSigningKeys(tx)).length > 0) return { result: undefined, unrecorded: 'nothing changed' }
         // The first key signs at once: nobody can have cached a key set without it.
-        const times = { createdAtMs: timeMs, publishAtMs: timeMs, signFromMs: timeMs }
-        await insertSigningKey(tx, { kid, use: 'token', alg, publicJwk, sealedPrivate, ...times })
-        return {
-          result: undefined,
-          raisesEpoch: true,
-          events: [{ type: 'key.created', ...causedBy(caller), use: 'token', alg, kid }],
-        }
+        await insertSigningKey(tx, { ...made, createdAtMs: timeMs, publishAtMs: timeMs, signFromMs: timeMs })
+        return { result: undefined, raisesEpoch: true, events: [describeNewKey(made, timeMs, caller)] }
       },
     },
   )
+}
+
+/** A key that was made and sealed, for a commit to put into its place in time. */
+export type MadeKey = Pick<NewSigningKey, 'kid' | 'use' | 'alg' | 'publicJwk' | 'sealedPrivate'>
+
+/** Makes a key for tokens, its private half sealed. Nothing is stored yet. */
+export async function makeSigningKey(sealer: Sealer): Promise<MadeKey> {
+  const { kid, alg, publicJwk, privateJwk } = await generateSigningKey()
+  return { kid, use: 'token', alg, publicJwk, sealedPrivate: sealer.seal(privateJwk.reveal(), placeOf(kid)) }
+}
+
+/** The event that a made key causes. */
+export function describeNewKey({ kid, use, alg }: MadeKey, signFromMs: number, caller: Caller) {
+  return { type: 'key.created', ...causedBy(caller), use, alg, kid, signs_from: formatTime(signFromMs) } as const
 }
 
 function placeOf(kid: string) {
   return { table: 'signing_key', row: kid }
 }
 
-function unseal({ sealedPrivate, publicJwk, ...row }: SigningKeyRow, sealer: Sealer) {
+/** Whether there is anything left to do with the key: one that was erased has ended for good. */
+function isUsable(row: SigningKeyRow): row is NewSigningKey {
+  return row.sealedPrivate !== undefined
+}
+
+function unseal({ sealedPrivate, publicJwk, ...row }: NewSigningKey, sealer: Sealer) {
   const { kty = '', crv = '', x = '', y = '' } = publicJwk
   const privateJwk = new Secret(Buffer.from(sealer.open(sealedPrivate, placeOf(row.kid))).toString())
   return { ...row, publicJwk: { kty, crv, x, y }, privateJwk }

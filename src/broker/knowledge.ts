@@ -27,6 +27,8 @@ export interface Knowledge {
   refresh(): Promise<View>
   /** Whether no newer epoch is committed. Asked before a refusal, which nothing is committed for. */
   isNewest(view: View): Promise<boolean>
+  /** Keeps a set that was loaded, so that it is not loaded again if it is the next to come into force. */
+  remember(set: PolicySet): void
 }
 
 export interface KnowledgeOptions {
@@ -41,10 +43,16 @@ export function createKnowledge({ database, observe, loadKeyring, workloadsMax =
   const db = database.read
   let view: View | undefined
   let policySet: PolicySet | undefined
+  let loadedAhead: PolicySet | undefined
 
   async function readPolicySet(inForce: PolicyInForce | undefined): Promise<PolicySet | undefined> {
     if (inForce === undefined) return undefined
     if (policySet?.hash === inForce.hash) return policySet
+    if (loadedAhead?.hash === inForce.hash) {
+      policySet = loadedAhead
+      loadedAhead = undefined
+      return policySet
+    }
     const files = await readPolicyFiles(db, inForce.hash)
     const loaded = loadPolicySet(files ?? new Map())
     // It was validated before it came into force: this is a damaged row, or a version of Stint that reads it otherwise.
@@ -85,5 +93,8 @@ export function createKnowledge({ database, observe, loadKeyring, workloadsMax =
     current: async () => view ?? refresh(),
     refresh,
     isNewest: async ({ epoch }) => (await readHead(db)).epoch === epoch,
+    remember(set) {
+      if (set.hash !== policySet?.hash) loadedAhead = set
+    },
   }
 }

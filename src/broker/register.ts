@@ -1,6 +1,6 @@
 import { parsePublicKeys } from '../identity/public-key.ts'
 import { parseRegistration, parseUpdate } from '../identity/registration.ts'
-import type { Workload, WorkloadKey } from '../identity/workload.ts'
+import { keysMax, keyStatus, type Workload, type WorkloadKey } from '../identity/workload.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { JsonObject } from '../audit/encode.ts'
@@ -9,6 +9,7 @@ import type { Schema } from '../storage/schema.ts'
 import { findKeyOwners, findWorkload, insertWorkload, insertWorkloadKeys, markKeyRemoved, updateWorkload } from '../storage/workloads.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
 import { commit } from './commit.ts'
+import { hasRoomForKeys } from './new-key.ts'
 
 /** A workload after a change, and the entry that records it; no entry where nothing changed. */
 export interface ChangedWorkload {
@@ -16,10 +17,10 @@ export interface ChangedWorkload {
   readonly auditIndex?: number
 }
 
-/** Registers a workload from a request body. Throws `invalid_input`, or `conflict` for a name or key that was ever used. */
+/** Registers a workload from a request body; without keys it can do nothing until it has enrolled one. Throws `invalid_input`, or `conflict` for a name or key that was ever used. */
 export async function registerWorkload(broker: Broker, caller: Caller, body: unknown): Promise<ChangedWorkload> {
   const { jwks, ...registration } = parseRegistration(body, broker.ledger.nowMs())
-  const publicKeys = await parsePublicKeys(jwks)
+  const publicKeys = jwks === undefined ? [] : await parsePublicKeys(jwks)
   const { result, index } = await commit(broker, {
     async apply(tx, { timeMs }) {
       if ((await findWorkload(tx, registration.name)) !== undefined) {
@@ -86,8 +87,7 @@ export async function addWorkloadKeys(broker: Broker, caller: Caller, name: stri
     async apply(tx, { timeMs }) {
       const before = await requireWorkload(tx, name, 'given keys')
       await refuseKnownKeys(tx, publicKeys.map((key) => key.kid))
-      const live = before.keys.filter((key) => key.removedAtMs === undefined)
-      if (live.length + publicKeys.length > keysMax) {
+      if (!hasRoomForKeys(before, publicKeys.length, timeMs)) {
         throw new BrokerError({ code: 'conflict', publicMessage: `A workload has at most ${keysMax} keys at a time: remove an old one first.` })
       }
       const added: WorkloadKey[] = publicKeys.map((key) => ({ ...key, addedAtMs: timeMs }))
@@ -102,14 +102,14 @@ export async function addWorkloadKeys(broker: Broker, caller: Caller, name: stri
   return { workload: result, auditIndex: index }
 }
 
-/** Takes a key away for good: it proves nothing from the commit on. Throws `not_found` if the workload has no such key. */
+/** Takes a key away for good, also one that is ending: it proves nothing from the commit on. Throws `not_found` if the workload has no such key. */
 export async function removeWorkloadKey(broker: Broker, caller: Caller, name: string, kid: string): Promise<ChangedWorkload> {
   const { result, index } = await commit(broker, {
     async apply(tx, { timeMs }) {
       const workload = await requireWorkload(tx, name, 'changed')
       const key = workload.keys.find((candidate) => candidate.kid === kid)
       if (key === undefined) throw new BrokerError({ code: 'not_found', publicMessage: `${name} has no key ${kid}.` })
-      if (key.removedAtMs !== undefined) return { result: { workload, recorded: false }, unrecorded: 'nothing changed' }
+      if (keyStatus(key, timeMs) === 'removed') return { result: { workload, recorded: false }, unrecorded: 'nothing changed' }
       await markKeyRemoved(tx, kid, timeMs)
       const keys = workload.keys.map((candidate) => (candidate === key ? { ...key, removedAtMs: timeMs } : candidate))
       return {
@@ -121,8 +121,6 @@ export async function removeWorkloadKey(broker: Broker, caller: Caller, name: st
   })
   return { workload: result.workload, ...(result.recorded && { auditIndex: index }) }
 }
-
-const keysMax = 8
 
 /** The workload as it stands in this transaction. Throws `not_found`, or `conflict` for a retired one: that is final. */
 export async function requireWorkload(tx: Kysely<Schema>, name: string, verb: string): Promise<Workload> {

@@ -34,6 +34,8 @@ export function describeEvent(event: Event): string {
     describeSelector(event),
     describeChange(event),
     ...facts.map(([member, label]) => describeFact(event, member, label)),
+    // How long a key that was rotated out overlaps. Of other events, the end of the time that they count.
+    event['replaces'] === undefined ? undefined : label('until', readText(event, 'until')),
     describeDeciders(event),
     label('reason', readText(event, 'detail') === undefined ? reasonOf(event) : undefined),
     describeActor(event),
@@ -46,8 +48,10 @@ const facts = [
   ['grant', 'grant'],
   ['environment', 'environment'],
   ['stage', 'stage'],
+  ['enrolment', 'enrolment'],
   ['kid', 'key'],
   ['alg', ''],
+  ['replaces', 'in place of'],
   ['use', 'for'],
   ['policy_set', 'set'],
   ['previous', 'after'],
@@ -57,8 +61,14 @@ const facts = [
   ['first_problem', 'first:'],
   ['operator', 'operator'],
   ['name', 'named'],
+  ['session', 'session'],
+  ['subject', 'of'],
   ['role', 'role'],
   ['issuer', 'issuer'],
+  ['signs_from', 'signs from'],
+  ['successor', 'successor'],
+  ['verify_until', 'verifies until'],
+  ['review_at', 'review at'],
 ] as const
 
 function describeVerdict(event: Event): string | undefined {
@@ -103,12 +113,14 @@ function describeAccess(event: Event): string | undefined {
   return parts.filter((part) => part !== undefined).join(' ')
 }
 
-/** A revocation of many: of what. */
+/** Of what a revocation of many, or an export, is. */
 function describeSelector(event: Event): string | undefined {
   const selector = readObject(event, 'selector')
   if (selector === undefined) return undefined
-  const of = Object.entries(selector).map(([name, value]) => `${name} ${String(value)}`)
-  return `all grants of ${of.join(', ')}`
+  const of = Object.entries(selector).map(([name, value]) => `${name} ${String(value)}`).join(', ')
+  const format = readText(event, 'format')
+  if (format === undefined) return `all grants of ${of}`
+  return `entries ${show(event['first'])} to ${show(event['last'])}${of === '' ? '' : ` of ${of}`} as ${format}`
 }
 
 /** What a record was and what it became. */

@@ -1,6 +1,7 @@
 import type { AdminClient } from '../client/admin.ts'
 import type { AuditEntry, AuditQuery } from '../client/records.ts'
 import { readCount, readSingle, readTime, refusePositionals } from './arguments.ts'
+import { exportCommand } from './audit-export.ts'
 import { formatEntries } from './audit-line.ts'
 import { CommandError, parseOptions, UsageError, type Command } from './command.ts'
 import { adminClient, connectionHelp, connectionOptions } from './connection.ts'
@@ -98,13 +99,14 @@ Examples:
   },
 }
 
-/** `stint audit list|show`. */
+/** `stint audit list|show|export`. */
 export const auditCommand: Command = createGroup({
   name: 'audit',
   summary: 'Read the log: who got what, when and why',
-  commands: [listCommand, showCommand],
+  commands: [listCommand, showCommand, exportCommand],
   examples: `  stint audit list --workload triage-bot --limit 50
   stint audit show 4711
+  stint audit export --from 2026-10-01 --output log.jsonl
 `,
 })
 

@@ -4,13 +4,19 @@ import { parseArgs, type ParseArgsConfig } from 'node:util'
 export interface Io {
   /** Standard output: the command's result and nothing else. */
   out(text: string): void
+  /** Standard output for a result of any size: resolves once it has been taken. */
+  write(bytes: Uint8Array): Promise<void>
   /** Standard error: progress, hints, warnings. */
   err(text: string): void
   /** All of standard input as UTF-8. */
   readInput(): Promise<string>
+  /** Asks the person at the terminal for one line; absent where nobody is there to answer. */
+  ask?(question: string): Promise<string>
   readonly env: Readonly<Record<string, string | undefined>>
   /** Width of the terminal in columns; `undefined` when output goes to a file or a pipe. */
   readonly columns: number | undefined
+  /** Width of the terminal that shows standard error, and so progress. */
+  readonly errColumns?: number | undefined
 }
 
 /** One command or group of commands: `stint <name> …`. */

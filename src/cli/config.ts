@@ -72,4 +72,12 @@ database:
 root_key: { from: "file:/etc/stint/root.key" }
 
 policies: { folder: /etc/stint/policies }
+
+# People sign in with the account of their company, by stint login; the client
+# is registered there as a public, native one with http://127.0.0.1/callback:
+# operators:
+#   oidc:
+#     issuer: https://login.example.com
+#     client_id: stint
+#     roles: { admin: [platform-admins], approver: [team-leads], auditor: [audit] }
 `

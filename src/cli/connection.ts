@@ -2,7 +2,10 @@ import { createAdminClient, type AdminClient } from '../client/admin.ts'
 import { createAgentClient, type AgentClient } from '../client/agent.ts'
 import type { AgentKey } from '../client/key.ts'
 import { CommandError, UsageError, type Io } from './command.ts'
+import { readBrokerUrl } from '../client/url.ts'
+import { formatTime, systemClock } from '../kernel/clock.ts'
 import { readPrivateFile } from '../kernel/private-file.ts'
+import { readSession } from './session-file.ts'
 
 /** Where the broker is: options of every command that talks to one. */
 export const brokerOptions = {
@@ -25,7 +28,8 @@ export const agentOptions = {
 
 const urlDefault = 'http://127.0.0.1:7846'
 
-const brokerHelp = `  --url URL         the broker (else STINT_URL, else ${urlDefault})
+/** The part of a command's help that tells of `brokerOptions`. */
+export const brokerHelp = `  --url URL         the broker (else STINT_URL, else ${urlDefault})
   --allow-insecure  allow plain http to another machine
 `
 
@@ -33,7 +37,8 @@ const brokerHelp = `  --url URL         the broker (else STINT_URL, else ${urlDe
 export const connectionHelp = `Connection:
 ${brokerHelp}  --operator-token-file FILE
                     your credential, in a file of mode 0600; else it is taken
-                    from the environment, STINT_OPERATOR_TOKEN
+                    from the environment, STINT_OPERATOR_TOKEN, or else from
+                    the session of stint login
 `
 
 /** The part of a command's help that tells of `agentOptions`. */
@@ -59,9 +64,10 @@ export interface AgentValues extends BrokerValues {
   readonly key?: string | undefined
 }
 
-/** A client that acts as the operator whose credential the environment or a file holds. */
+/** A client that acts as the operator whose credential the environment or a file holds, or whose session `stint login` began. */
 export function adminClient(values: ConnectionValues, io: Io): AdminClient {
-  return createAdminClient({ ...brokerOf(values, io), token: readOperatorToken(values['operator-token-file'], io) })
+  const broker = brokerOf(values, io)
+  return createAdminClient({ ...broker, token: readOperatorToken(values['operator-token-file'], io) ?? readSessionToken(broker, io) })
 }
 
 /** A client that acts as the workload of the options or the environment. */
@@ -77,30 +83,40 @@ export function workloadName(values: AgentValues, io: Io): string {
 }
 
 /** The path of the workload's private key. Throws a `UsageError` where none is given. */
-export function keyFile(values: AgentValues, io: Io): string {
+export function keyFile(values: Pick<AgentValues, 'key'>, io: Io): string {
   const path = pick(values.key, io.env['STINT_KEY_FILE'])
   if (path === undefined) throw new UsageError('which key? Give --key FILE or set STINT_KEY_FILE.')
   return path
 }
 
-function brokerOf(values: BrokerValues, io: Io): { readonly url: string; readonly allowInsecure: boolean } {
+/** The broker of the options, the environment, or this machine. */
+export function brokerOf(values: BrokerValues, io: Io): { readonly url: string; readonly allowInsecure: boolean } {
   return { url: pick(values.url, io.env['STINT_URL']) ?? urlDefault, allowInsecure: values['allow-insecure'] === true }
 }
 
 /** The credential is never an argument: every user of the machine can read those. */
-function readOperatorToken(file: string | undefined, io: Io): string {
+function readOperatorToken(file: string | undefined, io: Io): string | undefined {
   const path = pick(file, undefined)
   const variable = pick(undefined, io.env['STINT_OPERATOR_TOKEN'])
   const text = path === undefined ? variable : readPrivateFile(path, "the operator's credential").toString('utf8')
-  if (text === undefined) {
-    throw new CommandError('this needs an operator: set STINT_OPERATOR_TOKEN or give --operator-token-file FILE')
-  }
+  if (text === undefined) return undefined
   const token = text.trim()
-  if (!/^stint_op_[\w-]{1,200}$/.test(token)) {
+  if (!/^stint_o[ps]_[\w-]{1,200}$/.test(token)) {
     const place = path ?? 'STINT_OPERATOR_TOKEN'
-    throw new CommandError(`${place} holds no operator's credential: one begins with stint_op_ and is a single word`)
+    throw new CommandError(`${place} holds no operator's credential: one begins with stint_op_ or stint_os_ and is a single word`)
   }
   return token
+}
+
+/** The credential of the session at that broker, and of no other. */
+function readSessionToken({ url, allowInsecure }: { readonly url: string; readonly allowInsecure: boolean }, io: Io): string {
+  const origin = readBrokerUrl(url, allowInsecure)
+  const saved = readSession(origin, io)
+  if (saved === undefined) {
+    throw new CommandError('this needs an operator: run stint login, set STINT_OPERATOR_TOKEN, or give --operator-token-file FILE')
+  }
+  if (saved.expiresAtMs > systemClock.nowMs()) return saved.credential
+  throw new CommandError(`your session at ${origin} ended at ${formatTime(saved.expiresAtMs)}: run stint login`)
 }
 
 /** An option before a variable. An option that is given empty is a mistake; an empty variable counts as not set. */

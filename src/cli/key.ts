@@ -1,8 +1,9 @@
-import { keyAlgorithms, publicJwks } from '../client/key.ts'
+import { publicJwks } from '../client/key.ts'
 import { readSingle } from './arguments.ts'
-import { CommandError, parseOptions, UsageError, type Command } from './command.ts'
+import { CommandError, parseOptions, type Command } from './command.ts'
 import { createGroup } from './group.ts'
-import { createKeyFile, readKeyFile } from './key-file.ts'
+import { createKeyFile, readAlgorithm, readKeyFile } from './key-file.ts'
+import { rotateCommand } from './key-rotate.ts'
 import { formatJson } from './terminal.ts'
 
 const createCommand: Command = {
@@ -26,9 +27,7 @@ Examples:
   async run(args, io) {
     const { values, positionals } = parseOptions('key create', args, { alg: { type: 'string' }, json: { type: 'boolean' } })
     const path = readSingle('key create', positionals, 'the file for the key')
-    const alg = keyAlgorithms.find((candidate) => candidate === (values.alg ?? 'ES256'))
-    if (alg === undefined) throw new UsageError(`--alg must be ${keyAlgorithms.join(' or ')}.`)
-    const key = await createKeyFile(path, alg)
+    const key = await createKeyFile(path, readAlgorithm(values.alg))
     io.err(`Made the private key ${path}, id ${key.kid}.\n`)
     io.out(formatJson(publicJwks(key)))
     return 0
@@ -59,12 +58,13 @@ Examples:
   },
 }
 
-/** `stint key create|public`. */
+/** `stint key create|public|rotate`. */
 export const keyCommand: Command = createGroup({
   name: 'key',
-  summary: "Make a workload's key; show its public half",
-  commands: [createCommand, publicCommand],
+  summary: "Make a workload's key; show its public half; replace it",
+  commands: [createCommand, publicCommand, rotateCommand],
   examples: `  stint key create triage-bot.key > triage-bot.jwks.json
   stint key public triage-bot.key
+  stint key rotate --workload triage-bot --key triage-bot.key
 `,
 })

@@ -26,10 +26,17 @@ const entries: readonly Entry[] = [
   },
   {
     name: 'key',
-    summary: "make a workload's key; show its public half",
+    summary: "make a workload's key; show its public half; replace it",
     audience: 'agents',
     nested: true,
     load: async () => (await import('./key.ts')).keyCommand,
+  },
+  {
+    name: 'enroll',
+    summary: 'register a key of its own by a one-time code',
+    audience: 'agents',
+    nested: false,
+    load: async () => (await import('./enroll.ts')).enrollCommand,
   },
   {
     name: 'workload',
@@ -37,6 +44,48 @@ const entries: readonly Entry[] = [
     audience: 'admins',
     nested: true,
     load: async () => (await import('./workload.ts')).workloadCommand,
+  },
+  {
+    name: 'operator',
+    summary: 'make, show and end operators and their credentials',
+    audience: 'admins',
+    nested: true,
+    load: async () => (await import('./operator.ts')).operatorCommand,
+  },
+  {
+    name: 'whoami',
+    summary: 'show as whom you operate, and until when',
+    audience: 'admins',
+    nested: false,
+    load: async () => (await import('./whoami.ts')).whoamiCommand,
+  },
+  {
+    name: 'login',
+    summary: 'sign in to operate a broker with the account of your company',
+    audience: 'admins',
+    nested: false,
+    load: async () => (await import('./login.ts')).loginCommand,
+  },
+  {
+    name: 'logout',
+    summary: 'end the session that stint login began',
+    audience: 'admins',
+    nested: false,
+    load: async () => (await import('./logout.ts')).logoutCommand,
+  },
+  {
+    name: 'session',
+    summary: 'list and end the sessions of people who signed in',
+    audience: 'admins',
+    nested: true,
+    load: async () => (await import('./session.ts')).sessionCommand,
+  },
+  {
+    name: 'keys',
+    summary: "show and replace the broker's own keys, which sign tokens",
+    audience: 'admins',
+    nested: true,
+    load: async () => (await import('./keys.ts')).keysCommand,
   },
   {
     name: 'policy',
@@ -121,10 +170,10 @@ than policy allows, and proves afterwards what it gave.
 
 ${lists.join('\n')}
 Examples:
-  stint key create triage-bot.key > triage-bot.jwks.json
   stint workload register triage-bot --environment prod --stage pilot \\
     --team support --contact oncall:support --purpose "Labels tickets" \\
-    --review-at 90d --jwks triage-bot.jwks.json
+    --review-at 90d --enroll
+  stint enroll CODE --key triage-bot.key
   stint token tickets:read --workload triage-bot --key triage-bot.key
   stint revoke --workload triage-bot --reason "behaves oddly"
   stint audit list --workload triage-bot

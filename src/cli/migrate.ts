@@ -2,6 +2,7 @@ import { sql } from 'kysely'
 import type { Config } from '../config.ts'
 import { createOperator } from '../broker/operators.ts'
 import { openLog } from '../broker/open-log.ts'
+import { operatorNamePattern } from '../identity/operator.ts'
 import { systemClock } from '../kernel/clock.ts'
 import { systemRandom } from '../kernel/ids.ts'
 import type { Log } from '../kernel/log.ts'
@@ -26,9 +27,10 @@ does nothing.
 
 Options:
   --config FILE  the broker's configuration
-  --admin NAME   also make an admin and print its credential, once: the first one,
-                 or a further one, also where a credential was lost (a SQLite
-                 broker is to be stopped for it)
+  --admin NAME   also make an admin whose credential does not expire, and print
+                 it, once: the first one, or a further one, also where every
+                 admin's credential was lost (a SQLite broker is to be stopped
+                 for it)
 
 Examples:
   stint migrate --config /etc/stint/stint.yaml --admin ada
@@ -37,8 +39,8 @@ Examples:
     const { values, positionals } = parseOptions('migrate', args, { config: { type: 'string' }, admin: { type: 'string' } })
     const { config: file, admin } = values
     if (file === undefined || positionals.length > 0) throw new UsageError('give --config FILE and no other words. See: stint migrate --help')
-    if (admin !== undefined && !/^[a-z0-9][a-z0-9._-]{0,62}$/.test(admin)) {
-      throw new UsageError('--admin takes a name of lower-case letters, digits, dots and dashes.')
+    if (admin !== undefined && !operatorNamePattern.test(admin)) {
+      throw new UsageError('--admin takes a name of lower-case letters, digits, dots, dashes and underscores.')
     }
     const config = readConfig(file)
     const log = createStderrLog(io, config.log.level)
@@ -85,7 +87,7 @@ async function makeAdmin(config: Config, log: Log, database: Database, name: str
     ledger.observe(await readHead(database.read))
     const caller = { actor: { kind: 'stint', id: 'migrate' } } as const
     await openLog({ ledger, database, issuer: config.issuer, trustDomain: config.trust_domain, log }, caller)
-    const { credential } = await createOperator({ ledger, random: systemRandom }, caller, name)
+    const { credential } = await createOperator({ ledger, random: systemRandom }, caller, { name, role: 'admin' })
     io.err(`The admin ${name}'s credential, shown this once (only its hash is kept):\n`)
     io.out(`${credential.reveal()}\n`)
   } finally {

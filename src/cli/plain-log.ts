@@ -10,9 +10,14 @@ export function createPlainLog(io: Io): Log {
   return { debug: () => undefined, info: () => undefined, warn: write, error: write }
 }
 
-function describeFields({ error, ...facts }: LogFields): string {
+function describeFields({ error, problems, ...facts }: LogFields): string {
   const told = Object.entries(facts).map(([name, value]) => `${name} ${typeof value === 'string' ? value : String(JSON.stringify(value))}`)
-  return `${told.length === 0 ? '' : ` (${printable(told.join(', '))})`}${describeError(error)}`
+  return `${told.length === 0 ? '' : ` (${printable(told.join(', '))})`}${describeProblems(problems)}${describeError(error)}`
+}
+
+/** Problems that stand in the log as text, one a line. */
+function describeProblems(problems: unknown): string {
+  return Array.isArray(problems) ? `:\n${problems.map((problem) => printable(String(problem))).join('\n')}` : ''
 }
 
 /** What is wrong with files, a problem a line; an error that nobody foresaw with its stack. */

@@ -1,3 +1,6 @@
+import { once } from 'node:events'
+import { createInterface } from 'node:readline/promises'
+import { isatty } from 'node:tty'
 import { CommandError, type Io } from './command.ts'
 
 const inputBytesMax = 1024 * 1024
@@ -13,10 +16,23 @@ export function createProcessIo(host: NodeJS.Process): Io {
   }
   return {
     out: (text) => void host.stdout.write(text),
+    write: (bytes) => new Promise((resolve) => void host.stdout.write(bytes, () => resolve())),
     err: (text) => void host.stderr.write(text),
     readInput: () => readAll(host.stdin),
+    ...(isatty(0) && host.stderr.isTTY && { ask: (question: string) => askLine(question, host) }),
     env: host.env,
     columns: host.stdout.isTTY ? host.stdout.columns : undefined,
+    errColumns: host.stderr.isTTY ? host.stderr.columns : undefined,
+  }
+}
+
+/** On standard error, so that a result on standard output stays alone. Empty where the input ends without an answer. */
+async function askLine(question: string, { stdin, stderr }: NodeJS.Process): Promise<string> {
+  const lines = createInterface({ input: stdin, output: stderr })
+  try {
+    return await Promise.race([lines.question(question), once(lines, 'close').then(() => '')])
+  } finally {
+    lines.close()
   }
 }
 

@@ -17,8 +17,10 @@ export const serveCommand: Command = {
   help: `Usage: stint serve --config FILE
        stint serve --dev [--port 7846] [--data .stint] [--policies policies]
 
-Runs the broker until it is told to stop (Ctrl-C, SIGTERM, SIGHUP); it then
-finishes what was begun.
+Runs the broker until it is told to stop (Ctrl-C, SIGTERM); it then finishes
+what was begun. The policy folder comes into force whenever it changes
+(production: as policies.reload says). SIGHUP reads it again at once; it stops a
+broker in development, and one whose output is a terminal: that one has closed.
 
 Options:
   --config FILE   production: everything as stint.yaml says, nothing made up
@@ -26,7 +28,7 @@ Options:
   --dev           development: loopback without TLS, SQLite, keys made when missing
   --port N        development: the port (default 7846)
   --data DIR      development: where everything is kept (default .stint)
-  --policies DIR  development: the policy files, loaded at each start (default policies)
+  --policies DIR  development: the policy files (default policies)
 
 Examples:
   stint serve --dev
@@ -51,7 +53,8 @@ Examples:
     const config = readConfig(values.config)
     const log = createStderrLog(io, config.log.level)
     const running = await startProduction(config, io.env, log).catch(refuseFirstPolicies)
-    const stopped = listenForStop()
+    const attached = io.columns !== undefined
+    const stopped = listenForStop(attached ? undefined : () => void reloadPolicies(running, log))
     log.info('Stint is ready', { url: running.url })
     const operators = await countOperators(running.composition.broker.database.read)
     if (operators === 0) log.warn('there is no operator yet: make the first one with `stint migrate --config FILE --admin NAME`')
@@ -100,12 +103,16 @@ function refuseFirstPolicies(error: unknown): never {
   throw new CommandError([`the policy folder has ${count}, and no set is in force yet:`, ...problems.map(formatProblem)].join('\n'))
 }
 
-const stopSignals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
-
-/** Resolves once the process was told to stop. A second signal ends it at once. Begun before anybody is told how to stop it. */
-function listenForStop(): Promise<void> {
+/**
+ * Resolves once the process was told to stop. A second signal ends it at once. Begun before anybody is told how to stop it.
+ * SIGHUP calls `reload` where there is one, and else is told when the terminal was closed.
+ */
+function listenForStop(reload?: () => void): Promise<void> {
   return new Promise<void>((resolveStop) => {
+    const stopSignals = reload === undefined ? (['SIGINT', 'SIGTERM', 'SIGHUP'] as const) : (['SIGINT', 'SIGTERM'] as const)
+    if (reload !== undefined) process.on('SIGHUP', reload)
     const stop = (): void => {
+      if (reload !== undefined) process.off('SIGHUP', reload)
       for (const signal of stopSignals) process.off(signal, stop)
       // A terminal that closes says so more than once: by the kernel and by the shell.
       process.on('SIGHUP', () => undefined)
@@ -113,6 +120,20 @@ function listenForStop(): Promise<void> {
     }
     for (const signal of stopSignals) process.on(signal, stop)
   })
+}
+
+/** Reads the policy folder again, if there is one. */
+async function reloadPolicies({ composition }: RunningBroker, log: Log): Promise<void> {
+  const { policyFolder } = composition.broker
+  if (policyFolder === undefined) {
+    log.warn('there is nothing to read again: the configuration names no policy folder; use `stint policy apply`')
+    return
+  }
+  try {
+    await policyFolder.reload()
+  } catch (error) {
+    log.error('the policy folder could not be read again; the set in force stays', { error })
+  }
 }
 
 /** Drains the broker once the process was told to stop. */

@@ -1,7 +1,7 @@
-import type { AgentToken } from '../client/agent.ts'
 import { isObject } from '../client/answer.ts'
 import { StintError } from '../client/errors.ts'
 import type { AgentKey } from '../client/key.ts'
+import type { AgentToken } from '../client/token.ts'
 import { formatDuration } from '../kernel/duration.ts'
 import { readDuration } from './arguments.ts'
 import { CommandError, parseOptions, UsageError, type Command, type Io } from './command.ts'
@@ -81,7 +81,9 @@ function checkActions(actions: readonly string[]): void {
 async function introduceKey(workload: string, path: string): Promise<CommandError> {
   const key = await createKeyFile(path, 'ES256')
   return new CommandError(`there was no key ${path}: a new one has been made, id ${key.kid}, and has to be registered first.
-Hand its public half to an admin:
+With a code from an admin (stint workload enroll ${workload}):
+  stint enroll CODE --key ${path}
+Or hand its public half to an admin:
   stint key public ${path} > ${workload}.jwks.json
 who registers the workload with it:
   stint workload register ${workload} --jwks ${workload}.jwks.json … (see: stint workload register --help)

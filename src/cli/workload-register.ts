@@ -1,9 +1,12 @@
-import type { Stage } from '../client/records.ts'
+import type { AdminClient } from '../client/admin.ts'
+import type { CreatedEnrolment, Recorded, Stage, WorkloadRecord } from '../client/records.ts'
 import { systemClock } from '../kernel/clock.ts'
 import { readReviewTime, readSingle, requireOption } from './arguments.ts'
-import { parseOptions, type Command } from './command.ts'
+import { parseOptions, UsageError, type Command, type Io } from './command.ts'
 import { adminClient, connectionHelp, connectionOptions } from './connection.ts'
 import { readJwks } from './jwks-file.ts'
+import { formatJson, printable } from './terminal.ts'
+import { printCode } from './workload-enrolment.ts'
 import { printWorkload } from './workload-show.ts'
 
 const name = 'workload register'
@@ -13,8 +16,8 @@ export const registerCommand: Command = {
   name: 'register',
   summary: 'register a new workload',
   help: `Usage: stint ${name} NAME --environment NAME --stage STAGE
-         --team TEAM --contact REF --purpose TEXT --review-at WHEN --jwks FILE
-         [--tag TAG]… [--json]
+         --team TEAM --contact REF --purpose TEXT --review-at WHEN
+         --enroll | --jwks FILE [--tag TAG]… [--json]
 
 Registers a workload: one agent in one environment, with one accountable owner.
 A name is never used twice.
@@ -28,11 +31,17 @@ Options:
   --tag TAG           a fact for the rules to use; may be given several times
   --review-at WHEN    from then on it is refused until somebody has reviewed it:
                       a duration such as 90d (at most 400d) or a YYYY-MM-DD
-  --jwks FILE         its public keys; - reads standard input
+  --enroll            make a one-time code, too, with which the agent registers
+                      a key of its own; the code is printed, alone, on standard
+                      output (stint enroll --help)
+  --jwks FILE         its public keys, instead; - reads standard input
   --json              print the record as JSON
 
 ${connectionHelp}
 Examples:
+  stint ${name} triage-bot --environment prod --stage pilot \\
+    --team support --contact oncall:support --review-at 90d --enroll \\
+    --purpose "Labels and answers tickets"
   stint key public triage-bot.key | stint ${name} triage-bot \\
     --environment prod --stage pilot --team support --contact oncall:support \\
     --purpose "Labels and answers tickets" --review-at 90d --jwks -
@@ -48,6 +57,7 @@ Examples:
       tag: { type: 'string', multiple: true },
       'review-at': { type: 'string' },
       jwks: { type: 'string' },
+      enroll: { type: 'boolean' },
       json: { type: 'boolean' },
     })
     const registration = {
@@ -60,10 +70,30 @@ Examples:
       ...(values.tag !== undefined && { tags: values.tag }),
       review_at: readReviewTime(requireOption(name, values, 'review-at'), 'review-at', systemClock.nowMs()),
     }
-    const jwksFile = requireOption(name, values, 'jwks')
+    const enrolls = values.enroll === true
+    if (enrolls && values.jwks !== undefined) throw new UsageError('give --enroll or --jwks, not both.')
+    const jwks = enrolls ? undefined : await readJwks(requireOption(name, values, 'jwks'), io)
     const client = adminClient(values, io)
-    const workload = await client.registerWorkload({ ...registration, jwks: await readJwks(jwksFile, io) })
-    printWorkload(workload, values.json === true, io)
+    const workload = await client.registerWorkload({ ...registration, ...(jwks !== undefined && { jwks }) })
+    if (!enrolls) printWorkload(workload, values.json === true, io)
+    else await printEnrolled(client, workload, values.json === true, io)
     return 0
   },
+}
+
+/** The workload is there and harmless, whatever becomes of its code: without a key it can do nothing. */
+async function printEnrolled(client: AdminClient, workload: Recorded<WorkloadRecord>, json: boolean, io: Io): Promise<void> {
+  let created: Recorded<CreatedEnrolment>
+  try {
+    created = await client.createEnrolment(workload.name)
+  } catch (error) {
+    io.err(`${printable(workload.name)} is registered, but no code was made. For one: stint workload enroll ${printable(workload.name)}\n`)
+    throw error
+  }
+  if (json) {
+    io.out(formatJson({ ...workload, enrolment: created }))
+    return
+  }
+  io.err(`${printable(workload.name)} is registered (audit entry ${workload.audit_index ?? '?'}).\n`)
+  printCode(created, io)
 }

@@ -82,9 +82,10 @@ export function printWorkload(workload: Recorded<WorkloadRecord>, json: boolean,
     return
   }
   const keys = workload.keys.map((key): [string, string] => {
-    const removed = key.removed_at === undefined ? '' : ` ${key.removed_at}`
+    const removed = key.removed_at === undefined ? '' : `${key.status === 'ending' ? ' at' : ''} ${key.removed_at}`
     return ['key', `${key.kid}  ${key.alg}  ${key.status}${removed}`]
   })
+  if (keys.length === 0) keys.push(['key', `none yet: stint workload enroll ${workload.name}`])
   io.out(
     formatFields([
       ['name', workload.name],

@@ -1,6 +1,7 @@
 import type { Command } from './command.ts'
 import { createGroup } from './group.ts'
 import { resumeCommand, retireCommand, suspendCommand, updateCommand } from './workload-change.ts'
+import { cancelEnrolmentCommand, enrollWorkloadCommand, enrolmentsCommand } from './workload-enrolment.ts'
 import { addKeyCommand, removeKeyCommand } from './workload-keys.ts'
 import { registerCommand } from './workload-register.ts'
 import { listCommand, showCommand } from './workload-show.ts'
@@ -19,6 +20,9 @@ export const workloadCommand: Command = createGroup({
     retireCommand,
     addKeyCommand,
     removeKeyCommand,
+    enrollWorkloadCommand,
+    enrolmentsCommand,
+    cancelEnrolmentCommand,
   ],
   examples: `  stint workload list --stage production
   stint workload show triage-bot

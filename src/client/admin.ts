@@ -1,9 +1,16 @@
-import { readObject, readObjects, type Shape } from './answer.ts'
+import { readAuditIndex, readObject, readObjects, type Shape } from './answer.ts'
+import { createEnrolmentMethods, type EnrolmentMethods } from './enrolments.ts'
 import { clientError } from './errors.ts'
+import { openExport, type ExportOptions } from './export.ts'
 import { createSender, type ApiAnswer, type ApiRequest, type ConnectionOptions } from './http.ts'
 import { refusePrivateKeys } from './key.ts'
+import { createOperatorMethods, type OperatorMethods } from './operators.ts'
+import { createSessionMethods, type SessionMethods } from './sessions.ts'
+import { createSigningKeyMethods, type SigningKeyMethods } from './signing-keys.ts'
 import type {
   AuditEntry,
+  AuditExport,
+  AuditExportQuery,
   AuditPage,
   AuditQuery,
   PolicyApplied,
@@ -21,12 +28,12 @@ import type {
 
 /** One operator at one broker. */
 export interface AdminClientOptions extends ConnectionOptions {
-  /** An operator's credential, `stint_op_…`. */
+  /** An operator's credential, `stint_op_…`, or that of a session, `stint_os_…`. */
   readonly token: string
 }
 
 /** An operator's side of the broker: one method per route. Answers are returned as they are, in snake case. */
-export interface AdminClient {
+export interface AdminClient extends EnrolmentMethods, OperatorMethods, SessionMethods, SigningKeyMethods {
   registerWorkload(registration: Registration): Promise<Recorded<WorkloadRecord>>
   getWorkload(name: string): Promise<WorkloadRecord>
   listWorkloads(query?: WorkloadQuery): Promise<WorkloadPage>
@@ -40,6 +47,7 @@ export interface AdminClient {
   getPolicy(): Promise<PolicyInForce>
   applyPolicy(change: PolicyChange): Promise<PolicyApplied>
   listAudit(query?: AuditQuery): Promise<AuditPage>
+  exportAudit(query?: AuditExportQuery, options?: ExportOptions): Promise<AuditExport>
 }
 
 // A large set takes the broker some seconds to validate.
@@ -49,8 +57,8 @@ const policyTimeoutMs = 60_000
 export function createAdminClient(options: AdminClientOptions): AdminClient {
   const sender = createSender(options)
   // Checked here because fetch repeats a header that it refuses, with the credential in it.
-  if (!/^stint_op_[\w-]{1,200}$/.test(options.token)) {
-    const message = "the operator's credential is malformed: it begins with stint_op_ and has no spaces."
+  if (!/^stint_o[ps]_[\w-]{1,200}$/.test(options.token)) {
+    const message = "the operator's credential is malformed: it begins with stint_op_ or stint_os_ and has no spaces."
     throw clientError('invalid_option', message)
   }
 
@@ -62,6 +70,10 @@ export function createAdminClient(options: AdminClientOptions): AdminClient {
   }
 
   return {
+    ...createEnrolmentMethods(send, of),
+    ...createOperatorMethods(send),
+    ...createSessionMethods(send),
+    ...createSigningKeyMethods(send),
     async registerWorkload(registration) {
       refusePrivateKeys(registration.jwks)
       return readRecorded(await send({ method: 'POST', path: workloads, json: registration }))
@@ -110,6 +122,7 @@ export function createAdminClient(options: AdminClientOptions): AdminClient {
         tree_size: Number(page['tree_size']),
       }
     },
+    exportAudit: (query = {}, exportOptions = {}) => openExport(sender, options.token, query, exportOptions),
   }
 }
 
@@ -147,9 +160,7 @@ function readWorkload(body: unknown): WorkloadRecord {
 }
 
 function readRecorded(answer: ApiAnswer): Recorded<WorkloadRecord> {
-  const index = answer.headers.get('stint-audit-index')
-  const recorded = index !== null && /^\d{1,15}$/.test(index) ? { audit_index: Number(index) } : {}
-  return { ...readWorkload(answer.body), ...recorded }
+  return { ...readWorkload(answer.body), ...readAuditIndex(answer.headers) }
 }
 
 /** One segment of a path. A dot segment would vanish from the URL and ask for something else. */

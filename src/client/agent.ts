@@ -1,9 +1,11 @@
-import { isObject, readObject, readObjects } from './answer.ts'
+import { readAuditIndex, readObject } from './answer.ts'
 import { clientAssertionType, signAssertion } from './assertion.ts'
 import { discoverBroker, type BrokerMetadata } from './discovery.ts'
 import { clientError, StintError } from './errors.ts'
-import { createSender, type ApiAnswer, type ConnectionOptions } from './http.ts'
+import { createSender, type ApiAnswer, type ApiRequest, type ConnectionOptions } from './http.ts'
 import type { AgentKey } from './key.ts'
+import { signProof } from './proof.ts'
+import { checkToken, describeAccess, readToken, type AgentToken, type TokenRequest } from './token.ts'
 
 /** One workload at one broker. */
 export interface AgentClientOptions extends ConnectionOptions {
@@ -16,38 +18,20 @@ export interface AgentClientOptions extends ConnectionOptions {
   readonly clock?: { nowMs(): number } | undefined
 }
 
-/** What a token is asked for. */
-export interface TokenRequest {
-  /** Full names, `tool:verb`, all of one tool. */
-  readonly actions: readonly string[]
-  /** The one object within the tool that the work is about. */
-  readonly target?: string | undefined
-  /** Whole seconds; the tool's default where absent. */
-  readonly ttlSeconds?: number | undefined
-  /** The caller's own name for the piece of work. */
-  readonly task?: string | undefined
-  /** The tool's audience (RFC 8707); the actions' tool where absent. */
-  readonly resource?: string | undefined
-}
-
-/** What was granted, which may be less than what was asked. */
-export interface AgentToken {
-  readonly accessToken: string
-  readonly tokenType: 'Bearer'
-  /** Seconds from the answer on. */
-  readonly expiresIn: number
-  /** Counted from before the request was sent by this machine's clock, and never later than the token's own `exp`. */
-  readonly expiresAt: Date
-  readonly scope: string
-  readonly authorizationDetails: readonly Readonly<Record<string, unknown>>[]
-  /** Index of the audit entry that records the grant, where the broker named it. */
-  readonly auditIndex: number | undefined
-}
-
 /** RFC 7662 §2.2: of a token that is not active, or not this caller's business, nothing but `active: false` is said. */
 export interface Introspection {
   readonly active: boolean
   readonly [member: string]: unknown
+}
+
+/** A new key in place of the one that the client has. */
+export interface KeyRotation {
+  readonly kid: string
+  readonly replaces: string
+  /** Until then the replaced key proves the workload too. */
+  readonly until: Date
+  /** Index of the audit entry; `undefined` where the rotation had been done before. */
+  readonly auditIndex: number | undefined
 }
 
 /** An agent's side of the broker: every request proves the workload anew, with a fresh assertion. */
@@ -58,6 +42,14 @@ export interface AgentClient {
   introspect(token: string): Promise<Introspection>
   /** Ends the token. A token that is unknown or has ended is no error (RFC 7009 §2.2). */
   revoke(token: string): Promise<void>
+  /**
+   * Registers a new key in place of the client's own, which goes on proving the workload for the overlap: an hour, or the
+   * given 0 to 86,400 seconds. After a lost answer it may be called again with the same new key, which must be kept
+   * before the first call. This client goes on with its own key: make another one with the new key.
+   */
+  rotateKey(newKey: AgentKey, overlapSeconds?: number): Promise<KeyRotation>
+  /** Whether the client's key proves the workload now. */
+  provesWorkload(): Promise<boolean>
 }
 
 const metadataLifetimeMs = 3_600_000
@@ -90,23 +82,32 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
     return asked.metadata
   }
 
-  async function post(
-    pathOf: (metadata: BrokerMetadata) => string,
-    form: Readonly<Record<string, string | undefined>>,
+  /** Sends what `make` makes of a fresh assertion. */
+  async function prove(
+    make: (assertion: string, metadata: BrokerMetadata, sentAtMs: number) => ApiRequest | Promise<ApiRequest>,
   ): Promise<ApiAnswer> {
     const metadata = await discover()
-    const clientId = idOf(metadata)
     const sentAtMs = nowMs()
-    const assertion = await signAssertion(options.key, clientId, metadata.issuer, sentAtMs)
+    const assertion = await signAssertion(options.key, idOf(metadata), metadata.issuer, sentAtMs)
     try {
-      return await sender.send({
-        method: 'POST',
-        path: pathOf(metadata),
-        form: { ...form, client_assertion_type: clientAssertionType, client_assertion: assertion },
-      })
+      return await sender.send(await make(assertion, metadata, sentAtMs))
     } catch (error) {
       throw error instanceof StintError ? explainClock(error, sentAtMs) : error
     }
+  }
+
+  function post(pathOf: (metadata: BrokerMetadata) => string, form: Readonly<Record<string, string | undefined>>): Promise<ApiAnswer> {
+    return prove((assertion, metadata) => ({
+      method: 'POST',
+      path: pathOf(metadata),
+      form: { ...form, client_assertion_type: clientAssertionType, client_assertion: assertion },
+    }))
+  }
+
+  async function introspect(token: string): Promise<Introspection> {
+    const { body } = await post((metadata) => metadata.introspectionPath, { token: checkToken(token) })
+    const members = readObject(body, { active: 'boolean' }, 'an introspection')
+    return { ...members, active: members['active'] === true }
   }
 
   function idOf(metadata: BrokerMetadata): string {
@@ -128,88 +129,41 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
       return readToken(answer, askedAtMs)
     },
 
-    async introspect(token) {
-      const { body } = await post((metadata) => metadata.introspectionPath, { token: checkToken(token) })
-      const members = readObject(body, { active: 'boolean' }, 'an introspection')
-      return { ...members, active: members['active'] === true }
-    },
+    introspect,
 
     async revoke(token) {
       await post((metadata) => metadata.revocationPath, { token: checkToken(token) })
     },
+
+    async rotateKey(newKey, overlapSeconds) {
+      const answer = await prove(async (assertion, metadata, sentAtMs) => {
+        const proof = await signProof(newKey, { clientId: idOf(metadata) }, metadata.issuer, sentAtMs)
+        const json = { client_assertion: assertion, proof, overlap_seconds: overlapSeconds }
+        return { method: 'POST', path: '/v1/keys/rotate', json, secrets: [assertion, proof] }
+      })
+      return readRotation(answer, newKey)
+    },
+
+    async provesWorkload() {
+      try {
+        // The one request that changes nothing and needs no token of one's own: of this one the broker knows nothing.
+        await introspect('none')
+        return true
+      } catch (error) {
+        if (error instanceof StintError && error.code === 'invalid_client') return false
+        throw error
+      }
+    },
   }
 }
 
-/** Actions alone are a `scope`; whatever says more is one element of `authorization_details` (RFC 9396 §2). */
-function describeAccess(request: TokenRequest): Record<string, string | undefined> {
-  const { actions, target, task, ttlSeconds } = request
-  if (actions.length === 0) throw clientError('invalid_option', 'name at least one action, tool:verb.')
-  for (const action of actions) {
-    // A space would make two actions of one, a quote or backslash is no scope token (RFC 6749 §3.3).
-    if (!/^[\x21\x23-\x5b\x5d-\x7e]{1,256}$/.test(action)) {
-      throw clientError('invalid_option', 'an action is written tool:verb, without spaces.')
-    }
+function readRotation(answer: ApiAnswer, newKey: AgentKey): KeyRotation {
+  const body = readObject(answer.body, { kid: 'string', replaces: 'string', until: 'string' }, 'a rotation')
+  const until = new Date(String(body['until']))
+  if (body['kid'] !== newKey.kid || Number.isNaN(until.getTime())) {
+    throw clientError('bad_answer', 'the answer is about another key than the one that was sent, or names no time.')
   }
-  if (ttlSeconds !== undefined && (!Number.isSafeInteger(ttlSeconds) || ttlSeconds < 1)) {
-    throw clientError('invalid_option', 'ttlSeconds must be a whole number of seconds, at least 1.')
-  }
-  if (target === undefined && task === undefined && ttlSeconds === undefined) return { scope: actions.join(' ') }
-  const detail = {
-    type: 'stint',
-    actions,
-    ...(target !== undefined && { target }),
-    ...(task !== undefined && { task }),
-    ...(ttlSeconds !== undefined && { ttl_seconds: ttlSeconds }),
-  }
-  return { authorization_details: JSON.stringify([detail]) }
-}
-
-function readToken(answer: ApiAnswer, askedAtMs: number): AgentToken {
-  const shape = {
-    access_token: 'string',
-    token_type: 'string',
-    expires_in: 'number',
-    scope: 'string?',
-    authorization_details: 'array?',
-  } as const
-  const body = readObject(answer.body, shape, 'a token')
-  const accessToken = String(body['access_token'])
-  const expiresIn = Number(body['expires_in'])
-  // RFC 6749 §7.1: a token of a type that is not understood must not be used. The lifetime is bounded so that it is a date.
-  if (String(body['token_type']).toLowerCase() !== 'bearer') throw clientError('bad_answer', 'the token is no Bearer token.')
-  if (!isToken(accessToken)) throw clientError('bad_answer', 'the token in the answer is malformed.')
-  if (!(expiresIn >= 0 && expiresIn <= 1e9)) throw clientError('bad_answer', 'the lifetime in the answer is out of range.')
-  const index = answer.headers.get('stint-audit-index')
-  return {
-    accessToken,
-    tokenType: 'Bearer',
-    expiresIn,
-    expiresAt: new Date(Math.min(askedAtMs + expiresIn * 1000, readExpiryMs(accessToken) ?? Infinity)),
-    scope: typeof body['scope'] === 'string' ? body['scope'] : '',
-    authorizationDetails: readObjects(body['authorization_details'] ?? [], { type: 'string' }, 'a token').filter(isObject),
-    auditIndex: index !== null && /^\d{1,15}$/.test(index) ? Number(index) : undefined,
-  }
-}
-
-/** `exp` of a JWT (RFC 7519 §4.1.4) in milliseconds; `undefined` for an opaque token. Unverified: it only ever shortens. */
-function readExpiryMs(accessToken: string): number | undefined {
-  try {
-    const claims: unknown = JSON.parse(Buffer.from(accessToken.split('.')[1] ?? '', 'base64url').toString('utf8'))
-    const exp = isObject(claims) ? claims['exp'] : undefined
-    return typeof exp === 'number' && exp >= 0 && exp <= 1e11 ? exp * 1000 : undefined
-  } catch {
-    return undefined
-  }
-}
-
-/** RFC 6750 §2.1 `b64token`: what may stand in a header, and all that a broker's token may be. */
-function isToken(text: string): boolean {
-  return /^[\w.~+/-]+=*$/.test(text)
-}
-
-function checkToken(token: string): string {
-  if (!isToken(token)) throw clientError('invalid_option', 'the token is malformed: it must be exactly as it was received.')
-  return token
+  return { kid: newKey.kid, replaces: String(body['replaces']), until, auditIndex: readAuditIndex(answer.headers).audit_index }
 }
 
 /**

@@ -27,6 +27,12 @@ export function readObjects(list: unknown, shape: Shape, what: string): readonly
   return list.map((element: unknown) => readObject(element, shape, what))
 }
 
+/** The index of the entry that records a change, where the answer's headers name one. */
+export function readAuditIndex(headers: Headers): { readonly audit_index?: number } {
+  const index = headers.get('stint-audit-index')
+  return index !== null && /^\d{1,15}$/.test(index) ? { audit_index: Number(index) } : {}
+}
+
 /** Whether a parsed JSON value is an object, and neither a list nor `null`. */
 export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)

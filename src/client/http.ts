@@ -2,6 +2,7 @@ import { isObject } from './answer.ts'
 import { clientError, StintError } from './errors.ts'
 import { readErrorAnswer, readRetryAfter } from './error-answer.ts'
 import { describeFailure } from './failure.ts'
+import { readPieces, watchSilence } from './stream.ts'
 import { readBrokerUrl } from './url.ts'
 
 /** Settings that every client of this folder takes. */
@@ -25,6 +26,8 @@ export interface ApiRequest {
   readonly json?: unknown
   readonly form?: Readonly<Record<string, string | undefined>>
   readonly bearer?: string
+  /** What of `json` must not stand in an error, should the answer repeat it. */
+  readonly secrets?: readonly string[]
   /** Where this one takes longer than others do: replaces the default, not what the options say. */
   readonly timeoutMsDefault?: number
 }
@@ -37,10 +40,19 @@ export interface ApiAnswer {
   readonly body: unknown
 }
 
+/** An answer of status 2xx that may be of any size. */
+export interface ApiStream {
+  readonly headers: Headers
+  /** What arrives, as it arrives, once. Throws `StintError` when it was cut off, or nothing came for too long. */
+  readonly pieces: AsyncIterable<Uint8Array>
+}
+
 /** Sends one request to the broker; throws `StintError` for everything but a 2xx with JSON or nothing in it. */
 export interface Sender {
   readonly origin: string
   send(request: ApiRequest): Promise<ApiAnswer>
+  /** As `send`, for an answer that is read while it arrives: the time limit is for each piece of it. */
+  open(request: ApiRequest): Promise<ApiStream>
 }
 
 const timeoutMsDefault = 10_000
@@ -55,41 +67,60 @@ export function createSender(options: ConnectionOptions): Sender {
   }
   const doFetch = options.fetch ?? globalThis.fetch
 
-  async function exchange(request: ApiRequest): Promise<ApiAnswer> {
+  const limitOf = (request: ApiRequest): number => options.timeoutMs ?? request.timeoutMsDefault ?? timeoutMsDefault
+
+  async function fetchOnce(request: ApiRequest, signal: AbortSignal): Promise<Response> {
     const url = new URL(request.path, origin)
-    const timeoutMs = options.timeoutMs ?? request.timeoutMsDefault ?? timeoutMsDefault
     for (const [name, value] of Object.entries(request.query ?? {})) {
       if (value !== undefined) url.searchParams.set(name, String(value))
     }
-    try {
-      const response = await doFetch(url, {
-        method: request.method,
-        headers: headersOf(request),
-        body: bodyOf(request) ?? null,
-        // A redirect would carry the credential or the assertion to wherever the answer points.
-        redirect: 'manual',
-        signal: AbortSignal.timeout(timeoutMs),
-      })
-      const redirected = response.type === 'opaqueredirect' || (response.status >= 300 && response.status < 400)
-      if (redirected) {
-        await response.body?.cancel()
-        const message = `${origin} answered with a redirect, which is not followed: use the broker's own URL.`
-        throw clientError('redirected', message, { status: response.status })
-      }
-      const text = await readText(response, origin)
-      return { status: response.status, headers: response.headers, body: parseJson(text, response, origin) }
-    } catch (error) {
-      throw error instanceof StintError ? error : describeFailure(error, origin, timeoutMs, request.method !== 'GET')
+    const response = await doFetch(url, {
+      method: request.method,
+      headers: headersOf(request),
+      body: bodyOf(request) ?? null,
+      // A redirect would carry the credential or the assertion to wherever the answer points.
+      redirect: 'manual',
+      signal,
+    })
+    const redirected = response.type === 'opaqueredirect' || (response.status >= 300 && response.status < 400)
+    if (redirected) {
+      await response.body?.cancel()
+      const message = `${origin} answered with a redirect, which is not followed: use the broker's own URL.`
+      throw clientError('redirected', message, { status: response.status })
     }
+    return response
+  }
+
+  async function readAnswer(request: ApiRequest, response: Response): Promise<ApiAnswer> {
+    const { status, headers } = response
+    const body = parseJson(await readText(response, origin), response, origin)
+    if (status >= 200 && status < 300) return { status, headers, body }
+    const secrets = [request.bearer ?? '', request.form?.['client_assertion'] ?? '', request.form?.['token'] ?? '', ...(request.secrets ?? [])]
+    throw readErrorAnswer(status, headers, isObject(body) ? body : {}, secrets)
+  }
+
+  function explain(error: unknown, request: ApiRequest): StintError {
+    return error instanceof StintError ? error : describeFailure(error, origin, limitOf(request), request.method !== 'GET')
   }
 
   return {
     origin,
     async send(request) {
-      const answer = await exchange(request)
-      if (answer.status >= 200 && answer.status < 300) return answer
-      const secrets = [request.bearer ?? '', request.form?.['client_assertion'] ?? '', request.form?.['token'] ?? '']
-      throw readErrorAnswer(answer.status, answer.headers, isObject(answer.body) ? answer.body : {}, secrets)
+      try {
+        return await readAnswer(request, await fetchOnce(request, AbortSignal.timeout(limitOf(request))))
+      } catch (error) {
+        throw explain(error, request)
+      }
+    },
+    async open(request) {
+      const silence = watchSilence(limitOf(request))
+      try {
+        const response = await silence.limit(fetchOnce(request, silence.signal))
+        if (!response.ok) await silence.limit(readAnswer(request, response))
+        return { headers: response.headers, pieces: readPieces(response, silence, (error) => explain(error, request)) }
+      } catch (error) {
+        throw explain(error, request)
+      }
     },
   }
 }

@@ -3,10 +3,11 @@ export {
   createAgentClient,
   type AgentClient,
   type AgentClientOptions,
-  type AgentToken,
   type Introspection,
-  type TokenRequest,
+  type KeyRotation,
 } from './agent.ts'
+export { enrolAgent, type Enrolled, type EnrolmentMethods, type EnrolOptions } from './enrolments.ts'
+export type { ExportOptions } from './export.ts'
 export { StintError, type ClientErrorCode, type Problem } from './errors.ts'
 export {
   generatePrivateJwk,
@@ -19,4 +20,8 @@ export {
   type PrivateJwk,
   type PublicJwk,
 } from './key.ts'
+export { createSignInClient, type SessionMethods, type SignInClient } from './sessions.ts'
+export type { OperatorMethods } from './operators.ts'
+export type { SigningKeyMethods } from './signing-keys.ts'
+export type { AgentToken, TokenRequest } from './token.ts'
 export type * from './records.ts'

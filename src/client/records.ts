@@ -22,7 +22,8 @@ export interface Registration {
   readonly tags?: readonly string[]
   /** RFC 3339 date or date-time. */
   readonly review_at: string
-  readonly jwks: unknown
+  /** Absent: the agent enrols a key of its own, by a code. */
+  readonly jwks?: unknown
 }
 
 /** What is to change; what is absent stays. */
@@ -50,7 +51,7 @@ export interface WorkloadRecord {
   readonly keys: readonly WorkloadKeyRecord[]
 }
 
-/** A public key of a workload; a removed one stays listed. */
+/** A public key of a workload; a removed one stays listed. One that is `ending` proves the workload until `removed_at`. */
 export interface WorkloadKeyRecord {
   readonly kid: string
   readonly alg: string
@@ -58,6 +59,40 @@ export interface WorkloadKeyRecord {
   readonly status: string
   readonly added_at: string
   readonly removed_at?: string
+}
+
+/** A code that was just made. */
+export interface CreatedEnrolment {
+  readonly enrolment: string
+  readonly workload: string
+  /** `stint_enroll_…`, given this once. */
+  readonly code: string
+  readonly expires_at: string
+}
+
+/** A code and what became of it; times are RFC 3339. */
+export interface EnrolmentRecord {
+  readonly enrolment: string
+  readonly workload: string
+  readonly status: 'open' | 'redeemed' | 'cancelled' | 'expired'
+  readonly created_at: string
+  readonly expires_at: string
+  readonly ended_at?: string
+  /** The key that was registered by it. */
+  readonly kid?: string
+}
+
+/** Which enrolments to list. */
+export interface EnrolmentQuery {
+  readonly limit?: number | undefined
+  /** `next` of the page before. */
+  readonly after?: string | undefined
+}
+
+/** The newest first; with `next` there are more. */
+export interface EnrolmentPage {
+  readonly enrolments: readonly EnrolmentRecord[]
+  readonly next?: string
 }
 
 /** What a change returns: the record, and the index of the audit entry that records the change. */
@@ -159,4 +194,178 @@ export interface AuditPage {
   readonly entries: readonly AuditEntry[]
   readonly next?: number
   readonly tree_size: number
+}
+
+/** Where people sign in to operate a broker. */
+export interface SignIn {
+  /** The OpenID Connect issuer of the company. */
+  readonly issuer: string
+  readonly client_id: string
+  readonly scopes: readonly string[]
+}
+
+/** A sign-in of a person; times are RFC 3339. */
+export interface SessionRecord {
+  readonly session: string
+  /** The issuer's name for the person, by reference. */
+  readonly subject: string
+  readonly issuer: string
+  readonly role: string
+  readonly status: 'live' | 'ended' | 'expired'
+  readonly created_at: string
+  readonly expires_at: string
+  readonly ended_at?: string
+}
+
+/** A session that has just begun. */
+export interface BegunSession extends SessionRecord {
+  /** `stint_os_…`, given this once. */
+  readonly credential: string
+}
+
+/** Which sessions to list: those that fit all members given. */
+export interface SessionQuery {
+  readonly subject?: string | undefined
+  readonly status?: string | undefined
+  readonly limit?: number | undefined
+  /** `next` of the page before. */
+  readonly after?: string | undefined
+}
+
+/** The newest first; with `next` there are more. */
+export interface SessionPage {
+  readonly sessions: readonly SessionRecord[]
+  readonly next?: string
+}
+
+/** What an operator may do. */
+export type Role = 'admin' | 'approver' | 'auditor'
+/** Only an active one is believed; a revoked one never is again. */
+export type OperatorStatus = 'active' | 'expired' | 'revoked'
+
+/** Until when a credential lasts: one of the two, or neither. */
+export interface Lifetime {
+  /** RFC 3339 date or date-time. */
+  readonly expires_at?: string | undefined
+  readonly valid_days?: number | undefined
+}
+
+/** An operator that is to be made; without a lifetime its credential does not expire. */
+export interface NewOperator extends Lifetime {
+  readonly name: string
+  readonly role: Role
+}
+
+/** An operator as the API shows it; times are RFC 3339. */
+export interface OperatorRecord {
+  readonly name: string
+  /** The public part of the credential, by which the log names the operator. */
+  readonly id: string
+  readonly role: Role
+  readonly status: OperatorStatus
+  readonly created_at: string
+  /** Absent where the credential does not expire. */
+  readonly expires_at?: string
+  readonly revoked_at?: string
+}
+
+/** An operator with its new credential, which the broker shows this once. */
+export interface IssuedOperator extends OperatorRecord {
+  readonly credential: string
+}
+
+/** Whose credential this client acts with. */
+export interface CallerRecord {
+  readonly id: string
+  readonly name: string
+  readonly role: Role
+  /** The sign-in, for a person who signed in. */
+  readonly session?: string
+  readonly expires_at?: string
+}
+
+/** Which operators to list: those that fit all members given. */
+export interface OperatorQuery {
+  readonly status?: string | undefined
+  readonly role?: string | undefined
+  readonly limit?: number | undefined
+  /** `next` of the page before. */
+  readonly after?: string | undefined
+}
+
+/** Sorted by name; with `next` there are more. */
+export interface OperatorPage {
+  readonly operators: readonly OperatorRecord[]
+  readonly next?: string
+}
+
+/** A key that signs or verifies tokens; times are RFC 3339. */
+export interface SigningKeyRecord {
+  readonly kid: string
+  readonly alg: string
+  /** `next` is published and signs later; `verifying` signs no more, and its tokens are still good. */
+  readonly status: 'next' | 'signing' | 'verifying' | 'ended'
+  readonly created_at: string
+  readonly signs_from: string
+  /** Absent until a successor has taken over. */
+  readonly verifies_until?: string
+}
+
+/** In the order of their lives. */
+export interface SigningKeyList {
+  readonly keys: readonly SigningKeyRecord[]
+  readonly next_rotation_at: string
+}
+
+/** How the signing keys are to be replaced. */
+export interface SigningKeyRotation {
+  /** The new key signs at once, and no other is accepted any more. */
+  readonly now?: boolean | undefined
+  readonly reason?: string | undefined
+}
+
+/** What a rotation did. */
+export interface SigningKeyRotated {
+  readonly kid: string
+  readonly signs_from: string
+  /** The keys that it takes over from, and until when at the latest what they have signed is accepted. */
+  readonly replaces: readonly { readonly kid: string; readonly verifies_until: string }[]
+  /** The live tokens that ended with their keys, as far as they were counted; absent where none ended. */
+  readonly ended_tokens?: { readonly count: number; readonly more: boolean; readonly effect: string; readonly cached_until: string }
+  readonly audit_index: number
+}
+
+/** What an export holds: entries that fit all members given. */
+export interface AuditExportQuery {
+  readonly format?: 'jsonl' | 'csv' | undefined
+  /** RFC 3339. */
+  readonly from?: string | undefined
+  /** RFC 3339: only entries before. */
+  readonly to?: string | undefined
+  readonly type?: string | undefined
+  readonly workload?: string | undefined
+  readonly tool?: string | undefined
+  readonly grant?: string | undefined
+  readonly task?: string | undefined
+  /** Only entries of a higher index: where an export that was cut off goes on. */
+  readonly after?: number | undefined
+  /** The last index: `last` of the export that was cut off. */
+  readonly until?: number | undefined
+}
+
+/** An export under way: entries of the indexes `first` to `last`, nothing where `last` is before `first`. */
+export interface AuditExport {
+  readonly first: number
+  readonly last: number
+  readonly audit_index: number
+  /** To be read once, to its end: only then is the export complete. */
+  readonly lines: AsyncIterable<ExportedLines>
+}
+
+/** Some whole lines of an export, as they are to be kept: of JSON Lines, each is what its entry's leaf hash is of. */
+export interface ExportedLines {
+  readonly bytes: Uint8Array
+  readonly entries: number
+  /** Absent where there is no entry among them. */
+  readonly last_index?: number
 }

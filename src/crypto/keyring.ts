@@ -1,6 +1,7 @@
 import { calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK, type CryptoKey } from 'jose'
 import { BrokerError } from '../kernel/errors.ts'
 import { Secret } from '../kernel/secret.ts'
+import { compareNewest, hasEnded } from './key-life.ts'
 
 /** The public half of an ES256 key: `kty`, `crv`, `x` and `y`, no other members. */
 export type PublicJwk = Readonly<Record<'kty' | 'crv' | 'x' | 'y', string>>
@@ -72,7 +73,7 @@ export async function createKeyring(rows: readonly SigningKeyRow[]): Promise<Key
   const kids = new Set(rows.map(({ kid }) => kid))
   if (kids.size !== rows.length) throw refuseRow('two rows have the same kid')
   const keys = await Promise.all(rows.map(openRow))
-  keys.sort((a, b) => b.signFromMs - a.signFromMs || b.createdAtMs - a.createdAtMs || (a.kid < b.kid ? 1 : -1))
+  keys.sort(compareNewest)
   return {
     signingKey(nowMs) {
       for (const { kid, alg, privateKey, ...row } of keys) {
@@ -97,7 +98,7 @@ export async function createKeyring(rows: readonly SigningKeyRow[]): Promise<Key
 }
 
 function isPublished(row: Pick<SigningKeyRow, 'publishAtMs' | 'verifyUntilMs'>, nowMs: number): boolean {
-  return row.publishAtMs <= nowMs && (row.verifyUntilMs === undefined || nowMs < row.verifyUntilMs)
+  return row.publishAtMs <= nowMs && !hasEnded(row, nowMs)
 }
 
 async function openRow(row: SigningKeyRow): Promise<Ring> {
@@ -110,7 +111,6 @@ async function openRow(row: SigningKeyRow): Promise<Ring> {
 }
 
 /** Importing refuses a private half of another key: with it, tokens would be signed that nobody can verify. */
-
 async function importPrivateKey(secret: Secret, publicJwk: PublicJwk, kid: string): Promise<CryptoKey> {
   try {
     const { d }: { d?: unknown } = JSON.parse(secret.reveal())

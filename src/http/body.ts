@@ -1,8 +1,8 @@
 import type { Context } from 'hono'
 import type { z } from 'zod'
-import { parseStrictObject, type JsonRecord } from '../identity/strict-json.ts'
+import { isRecord, readStrictJson, type JsonRecord } from '../identity/strict-json.ts'
 import { BrokerError } from '../kernel/errors.ts'
-import { parseInput } from './query.ts'
+import { decodePair, parseInput } from './query.ts'
 
 /** The largest body of an ordinary request. */
 export const bodyBytesMax = 64 * 1024
@@ -15,19 +15,17 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
  * The parameters of a form body (RFC 6749 §3.2). Refuses with `invalid_request` what invariant 6 names: anything in the
  * query, another content type, a parameter that is unknown, sent twice, empty, or not UTF-8.
  */
-export async function readForm<S extends z.ZodObject>(c: Context, schema: S): Promise<z.output<S>> {
+export async function readForm<S extends z.ZodObject>(c: Context, schema: S, bytesMax?: number): Promise<z.output<S>> {
   const names = Object.keys(schema.shape)
   if (c.req.url.includes('?')) throw refuse('Parameters belong in the body, not in the URL, where logs and proxies would keep them.')
   if (!isMediaType(c, 'application/x-www-form-urlencoded')) {
     throw refuse('Send the parameters as application/x-www-form-urlencoded.')
   }
   const form: Partial<Record<string, string>> = Object.create(null) as Partial<Record<string, string>>
-  const text = decode(await c.req.arrayBuffer())
+  const text = decode(await readBytes(c, bytesMax))
   if (text === undefined) throw refuse('The body is not UTF-8.')
   for (const pair of text === '' ? [] : text.split('&')) {
-    const at = pair.indexOf('=')
-    const name = decodePart(at === -1 ? pair : pair.slice(0, at))
-    const value = at === -1 ? undefined : decodePart(pair.slice(at + 1))
+    const [name, value] = decodePair(pair) ?? []
     if (name === undefined || value === undefined) throw refuse('A parameter is not form-encoded UTF-8 of the form name=value.')
     if (!names.includes(name)) {
       const hint = name === 'client_secret' ? '; authenticate by private_key_jwt (RFC 7523)' : ''
@@ -40,14 +38,6 @@ export async function readForm<S extends z.ZodObject>(c: Context, schema: S): Pr
   return parseInput(schema, form, 'invalid_request')
 }
 
-function decodePart(part: string): string | undefined {
-  try {
-    return decodeURIComponent(part.replaceAll('+', ' '))
-  } catch {
-    return undefined
-  }
-}
-
 /** Refuses a body where none is read (invariant 6). */
 export function refuseBody(c: Context): void {
   const { 'content-length': length = '0', 'transfer-encoding': encoding } = c.req.header()
@@ -55,20 +45,58 @@ export function refuseBody(c: Context): void {
   throw new BrokerError({ code: 'invalid_input', publicMessage: 'This address takes no body, and one was sent.' })
 }
 
-/** The JSON object of a request body. Throws `unsupported_media_type` or `invalid_input`. */
-export async function readJson(c: Context): Promise<JsonRecord> {
+/** The JSON object of a request body. Throws `unsupported_media_type`, `payload_too_large` or `invalid_input`. */
+export async function readJson(c: Context, bytesMax?: number): Promise<JsonRecord> {
   if (!isMediaType(c, 'application/json')) {
     throw new BrokerError({ code: 'unsupported_media_type', publicMessage: 'Send the body as application/json.' })
   }
-  const body = parseStrictObject(new Uint8Array(await c.req.arrayBuffer()))
-  if (body !== undefined) return body
-  throw new BrokerError({
-    code: 'invalid_input',
-    publicMessage: 'The body must be one JSON object in UTF-8, with no member named twice.',
-  })
+  const read = readStrictJson(await readBytes(c, bytesMax))
+  if (!read.ok) throw new BrokerError({ code: 'invalid_input', publicMessage: `The body ${read.problem}.` })
+  if (isRecord(read.value)) return read.value
+  throw new BrokerError({ code: 'invalid_input', publicMessage: 'The body must be one JSON object.' })
 }
 
-function decode(bytes: ArrayBuffer): string | undefined {
+/**
+ * The bytes of the body. One that says that it is too long is not read at all, and one that does not say its length is
+ * counted as it comes. Throws `payload_too_large`, and `invalid_input` where the client goes away before its end.
+ */
+async function readBytes(c: Context, bytesMax = bodyBytesMax): Promise<Uint8Array> {
+  const length = c.req.header('content-length')
+  if (length !== undefined && Number(length) > bytesMax) throw tooLarge()
+  try {
+    // The server reads no more than the length that was said.
+    if (length !== undefined && c.req.header('transfer-encoding') === undefined) return new Uint8Array(await c.req.arrayBuffer())
+    return await collect(c.req.raw.body, bytesMax)
+  } catch (cause) {
+    if (cause instanceof BrokerError) throw cause
+    throw new BrokerError({ code: 'invalid_input', publicMessage: 'The body did not arrive to its end.', cause })
+  }
+}
+
+/** Into one buffer that grows, for many small pieces would take up many times as much as what is in them. */
+async function collect(body: ReadableStream<Uint8Array> | null, bytesMax: number): Promise<Uint8Array> {
+  let buffer = new Uint8Array(0)
+  let bytes = 0
+  const reader = body?.getReader()
+  for (;;) {
+    const { done = true, value } = (await reader?.read()) ?? {}
+    if (done || value === undefined) return buffer.subarray(0, bytes)
+    if (bytes + value.length > bytesMax) throw tooLarge()
+    if (bytes + value.length > buffer.length) {
+      const grown = new Uint8Array(Math.min(bytesMax, Math.max(bytes + value.length, buffer.length * 2)))
+      grown.set(buffer.subarray(0, bytes))
+      buffer = grown
+    }
+    buffer.set(value, bytes)
+    bytes += value.length
+  }
+}
+
+function tooLarge(): BrokerError {
+  return new BrokerError({ code: 'payload_too_large', publicMessage: 'The body is larger than this address takes.' })
+}
+
+function decode(bytes: Uint8Array): string | undefined {
   try {
     return utf8.decode(bytes)
   } catch {

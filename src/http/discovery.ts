@@ -1,8 +1,6 @@
 import { z } from 'zod'
+import { keysMaxAgeSeconds } from '../crypto/key-life.ts'
 import { defineRoute, type Route } from './route.ts'
-
-/** How long clients may keep the keys and the metadata. A new key is published at least this long before it signs. */
-export const keysMaxAgeSeconds = 300
 
 const assertionAlgorithms = ['ES256', 'Ed25519', 'EdDSA']
 

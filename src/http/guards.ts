@@ -2,6 +2,8 @@ import { authenticateOperator } from '../broker/authenticate.ts'
 import type { Caller } from '../broker/broker.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { Operator, Role } from '../identity/operator.ts'
+import type { RateLimit } from '../kernel/rate-limit.ts'
+import { groupAddress } from './address.ts'
 import type { RouteContext } from './route.ts'
 
 /** The credential of an `Authorization: Bearer …` header (RFC 6750 §2.1), or `undefined`. */
@@ -11,7 +13,23 @@ export function bearerOf(c: RouteContext): string | undefined {
 
 /** The operator who sent this request. Throws `unauthenticated`. */
 export async function proveOperator(c: RouteContext): Promise<Operator> {
-  return authenticateOperator(c.get('broker'), bearerOf(c) ?? '')
+  const operator = await authenticateOperator(c.get('broker'), bearerOf(c) ?? '')
+  c.set('operator', operator)
+  return operator
+}
+
+/**
+ * Throws `rate_limited` for an address that was refused too often, before anything is looked up or verified for it. Right
+ * credentials have to wait as well: to let them through would take the very work that is to be spared.
+ */
+export function refuseLimitedAddress(c: RouteContext, limit: RateLimit): void {
+  const retryAfterSeconds = limit.waitSeconds(groupAddress(c.get('address')))
+  if (retryAfterSeconds === undefined) return
+  const { refusals, meter } = c.get('broker')
+  refusals.note('address', 'address_limited')
+  meter.count('requests_limited', { scope: 'address' })
+  const publicMessage = `This address has failed too often to prove who it is. Try again in ${retryAfterSeconds} s.`
+  throw new BrokerError({ code: 'rate_limited', publicMessage, retryAfterSeconds })
 }
 
 /** Throws `forbidden`, which names the roles that may, unless the operator has one of them. */

@@ -1,7 +1,21 @@
 import { z } from 'zod'
+import type { Keyring } from '../crypto/keyring.ts'
 import { defineRoute, type Route } from './route.ts'
 
-const parts = z.strictObject({ database: z.string(), log: z.string(), policy: z.string(), clock: z.string() })
+const parts = z.strictObject({
+  database: z.string(),
+  log: z.string(),
+  policy: z.string(),
+  signing_key: z.string(),
+  clock: z.string(),
+  process: z.string(),
+})
+
+/** No part: the set in force decides whatever has become of the folder. What is wrong with it is in the log alone. */
+const policyFolder = z
+  .enum(['in force', 'not in force: another set stays', 'cannot be used: the set in force stays'])
+  .optional()
+  .describe('Whether the policy folder is what decides; absent where the broker does not follow it.')
 
 export const healthRoutes: readonly Route[] = [
   defineRoute({
@@ -18,24 +32,35 @@ export const healthRoutes: readonly Route[] = [
     access: 'anyone',
     summary: 'Whether a token could be issued now',
     answers: {
-      200: { description: 'Every part is ready', schema: z.strictObject({ status: z.literal('ready'), parts }) },
-      503: { description: 'A part is not, and says why', schema: z.strictObject({ status: z.literal('not ready'), parts }) },
+      200: { description: 'Every part is ready', schema: z.strictObject({ status: z.literal('ready'), parts, policy_folder: policyFolder }) },
+      503: { description: 'A part is not, and says why', schema: z.strictObject({ status: z.literal('not ready'), parts, policy_folder: policyFolder }) },
     },
-    /** Whether a token could be issued now: database, log, policy set, and a clock that the log has not overtaken. */
+    /** The parts are named and told ready or not, in words of this file: nothing in them helps whoever attacks one. */
     async handle(c) {
-      const { knowledge, ledger, clock } = c.get('broker')
+      const { knowledge, ledger, clock, isDraining, policyFolder } = c.get('broker')
       const view = await knowledge.refresh().catch(() => undefined)
       const parts = {
         database: view === undefined ? 'unreachable' : 'ready',
         log: ledger.halted === undefined ? 'ready' : 'halted',
         policy: view?.policySet === undefined ? 'none in force' : 'ready',
+        signing_key: view !== undefined && canSign(view.keyring, ledger.nowMs()) ? 'ready' : 'none usable',
         clock: describeClock(ledger.nowMs() - clock.nowMs()),
+        process: isDraining() ? 'stopping' : 'ready',
       }
       const ready = Object.values(parts).every((state) => state === 'ready')
-      return c.json({ status: ready ? 'ready' : 'not ready', parts }, ready ? 200 : 503)
+      const folder = policyFolder?.state(view?.policySet?.hash)
+      return c.json({ status: ready ? 'ready' : 'not ready', parts, policy_folder: folder }, ready ? 200 : 503)
     },
   }),
 ]
+
+function canSign({ signingKey }: Keyring, nowMs: number): boolean {
+  try {
+    return signingKey(nowMs) !== undefined
+  } catch {
+    return false
+  }
+}
 
 /** How far the clock may be behind the log, as it is when the clocks of several processes differ a little. */
 const behindMsMax = 5_000

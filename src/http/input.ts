@@ -7,11 +7,11 @@ import type { Input, Route } from './route.ts'
 /**
  * The input of a request, by the schemas of its route. What the route does not declare and is sent all the same is refused
  * (invariant 6). Throws `not_found` for a path parameter that cannot name anything, `invalid_input`, on OAuth's form routes
- * `invalid_request`, and `unsupported_media_type`.
+ * `invalid_request`, `unsupported_media_type` and `payload_too_large`.
  */
 export async function readInput(c: Context, route: Route): Promise<Input<unknown, unknown, unknown>> {
   const params = readParams(c, route)
-  if (route.body?.type === 'form') return { params, query: undefined, body: await readForm(c, route.body.schema) }
+  if (route.body?.type === 'form') return { params, query: undefined, body: await readForm(c, route.body.schema, route.body.bytesMax) }
   const query = route.query === undefined ? refuseQuery(c) : readQuery(c, route.query)
   return { params, query, body: await readBody(c, route) }
 }
@@ -26,6 +26,6 @@ function readParams(c: Context, { params }: Route): unknown {
 
 async function readBody(c: Context, { body }: Route): Promise<unknown> {
   if (body === undefined) return refuseBody(c)
-  const json = await readJson(c)
+  const json = await readJson(c, body.bytesMax)
   return body.parsed === 'by the verb' ? json : parseInput(body.schema, json)
 }

@@ -11,23 +11,27 @@ import { defineRoute, type Route, type RouteContext } from './route.ts'
 /** RFC 7523 §2.2. */
 const assertionType = 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer'
 
+const proof = ['client_assertion_type', 'client_assertion']
 const clientParameters = {
-  client_id: z.string().optional().describe('The SPIFFE ID of the workload; the assertion says it as well.'),
-  client_assertion_type: z.string().optional().describe(assertionType),
-  client_assertion: z.string().optional().describe('A fresh JWT of at most five minutes, signed with a registered key (RFC 7523 §2.2).'),
+  client_id: z.string().optional().meta({ minLength: 1 }).describe('The SPIFFE ID of the workload; the assertion says it as well.'),
+  client_assertion_type: z.string().optional().meta({ const: assertionType }),
+  client_assertion: z.string().optional().meta({ minLength: 1 }).describe('A fresh JWT of at most five minutes, signed with a registered key (RFC 7523 §2.2).'),
 }
 
-// What is missing or wrong is answered by the handlers, which say what to do about it.
+// What is missing or wrong is answered by the handlers, which say what to do about it; the metadata are for the API document.
 const tokenForm = z.strictObject({
-  grant_type: z.string().optional().describe('client_credentials'),
-  scope: z.string().optional().describe('Actions, apart by spaces, as in tickets:read tickets:comment.'),
-  authorization_details: z.string().optional().describe('Instead of scope: JSON, [{"type":"stint","actions":[…],"target":…,"task":…,"ttl_seconds":…}] (RFC 9396).'),
-  resource: z.string().optional().describe('The audience of the tool, where the actions should not say it alone (RFC 8707).'),
+  grant_type: z.string().optional().meta({ const: 'client_credentials' }),
+  scope: z.string().optional().meta({ minLength: 1 }).describe('Actions, apart by spaces, as in tickets:read tickets:comment.'),
+  authorization_details: z.string().optional().meta({ minLength: 1 }).describe('Instead of scope: JSON, [{"type":"stint","actions":[…],"target":…,"task":…,"ttl_seconds":…}] (RFC 9396).'),
+  resource: z.string().optional().meta({ minLength: 1 }).describe('The audience of the tool, where the actions should not say it alone (RFC 8707).'),
   ...clientParameters,
+}).meta({
+  required: ['grant_type', ...proof],
+  oneOf: [{ required: ['scope'] }, { required: ['authorization_details'] }],
 })
 const heldForm = z.strictObject({
-  token: z.string().optional().describe('The token that this is about.'),
-  token_type_hint: z.string().optional().describe('access_token or refresh_token.'),
+  token: z.string().optional().meta({ minLength: 1 }).describe('The token that this is about.'),
+  token_type_hint: z.string().optional().meta({ enum: ['access_token', 'refresh_token'] }),
   ...clientParameters,
 })
 
@@ -79,7 +83,7 @@ export const oauthRoutes: readonly Route[] = [
     path: '/oauth2/introspect',
     access: 'workload',
     summary: 'Ask whether a token is active, as its holder or as a tool that the catalog names',
-    body: { type: 'form', schema: heldForm },
+    body: { type: 'form', schema: heldForm.meta({ required: ['token', ...proof] }) },
     answers: { 200: { description: 'RFC 7662 §2.2', schema: introspectionAnswer } },
     handle: (c, { body }) => answerIntrospection(c, body),
   }),
@@ -88,7 +92,8 @@ export const oauthRoutes: readonly Route[] = [
     path: '/oauth2/revoke',
     access: 'workload',
     summary: 'End a token, as its holder, or as an admin by the Authorization header',
-    body: { type: 'form', schema: heldForm },
+    errors: ['forbidden'],
+    body: { type: 'form', schema: heldForm.meta({ required: ['token'] }) },
     answers: { 200: { description: 'RFC 7009 §2.2: it is ended, or was nothing to end' } },
     handle: (c, { body }) => answerRevocation(c, body),
   }),
@@ -174,7 +179,7 @@ function readClient(c: RouteContext, form: Partial<Record<keyof typeof clientPar
     throw refuse('invalid_request', `client_assertion_type must be ${assertionType}.`)
   }
   if (assertion === undefined && type !== undefined) throw refuse('invalid_request', 'client_assertion is missing.')
-  return { assertion, ...(clientId !== undefined && { clientId }) }
+  return { assertion, ...(clientId !== undefined && { clientId }), onProven: (workload) => c.set('workload', workload) }
 }
 
 function readToken(form: z.output<typeof heldForm>): string {

@@ -10,12 +10,15 @@ import { defineRoute, type Route } from './route.ts'
 
 const policyBody = z.strictObject({
   // A record would leave out a file that is called __proto__ and apply the rest.
-  files: z.custom<JsonRecord>(isRecord, 'must be an object of texts by file name').transform((files, context) => {
-    const texts = Object.entries(files).flatMap(([path, text]) => (typeof text === 'string' ? [[path, text] as const] : []))
-    if (texts.length === Object.keys(files).length) return new Map(texts)
-    context.addIssue({ code: 'custom', message: 'must be an object of texts by file name' })
-    return z.NEVER
-  }),
+  files: z
+    .custom<JsonRecord>(isRecord, 'must be an object of texts by file name')
+    .transform((files, context) => {
+      const texts = Object.entries(files).flatMap(([path, text]) => (typeof text === 'string' ? [[path, text] as const] : []))
+      if (texts.length === Object.keys(files).length) return new Map(texts)
+      context.addIssue({ code: 'custom', message: 'must be an object of texts by file name' })
+      return z.NEVER
+    })
+    .meta({ type: 'object', additionalProperties: { type: 'string' }, description: 'The text of each file by its path within the folder.' }),
   expected: z.string().regex(/^[0-9a-f]{64}$/, 'must be the hash of a policy set, or null for none').nullable().optional(),
 })
 
@@ -36,6 +39,7 @@ export const policyRoutes: readonly Route[] = [
     path: '/v1/policy',
     access: roles,
     summary: 'The policy set in force',
+    errors: ['not_found'],
     answers: { 200: { description: 'Its hash and size', schema: inForceAnswer } },
     async handle(c) {
       const { knowledge } = c.get('broker')
@@ -58,6 +62,7 @@ export const policyRoutes: readonly Route[] = [
     path: '/v1/policy',
     access: ['admin'],
     summary: 'Put a policy set in force, as a whole or not at all',
+    errors: ['policy_invalid'],
     body: { type: 'json', schema: policyBody, bytesMax: policyBytesMax },
     answers: { 200: { description: 'What is in force now', schema: appliedAnswer } },
     async handle(c, { body: { files, expected } }) {

@@ -1,6 +1,8 @@
 import type { Context } from 'hono'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
+import { z } from 'zod'
 import { BrokerError, type ErrorCode } from '../kernel/errors.ts'
+import { redactSecrets } from '../kernel/redact.ts'
 import type { Database } from '../storage/engine.ts'
 
 /** The only place that knows status codes: RFC 6749 §5.2 for OAuth's codes, RFC 9110 §15 for the others. */
@@ -58,6 +60,44 @@ export function toBrokerError(error: unknown, { isTransactionError }: Pick<Datab
   return new BrokerError({ code: 'internal', publicMessage: 'An unexpected error; the operator finds it under the request id.', cause: error })
 }
 
+/** The status of an error, for the API document. */
+export function statusOf(code: ErrorCode): number {
+  return statuses[code]
+}
+
+/** The title of an error, for people; the same for all that the RFCs name. */
+export function titleOf(code: ErrorCode): string {
+  return titles[code] ?? 'The request was refused'
+}
+
+// The keys of an object that is exhaustive over the union: none of them is anything else.
+const codes = Object.keys(statuses) as ErrorCode[]
+
+/** RFC 9457, with what Stint adds. */
+export const problemAnswer = z
+  .strictObject({
+    type: z.enum(codes.map(problemType)),
+    title: z.string(),
+    status: z.int(),
+    detail: z.string(),
+    request_id: z.string(),
+    problems: z
+      .array(
+        z.union([
+          z.strictObject({ path: z.string(), message: z.string() }),
+          z.strictObject({ file: z.string(), line: z.int(), column: z.int(), message: z.string(), suggestion: z.string().optional() }),
+        ]),
+      )
+      .optional()
+      .describe('Each thing that is wrong, by its place in the request or in the policy files.'),
+  })
+  .meta({ id: 'Problem' })
+
+/** RFC 6749 §5.2. */
+export const oauthErrorAnswer = z
+  .strictObject({ error: z.enum([...new Set(codes.map(oauthCode))]), error_description: z.string().regex(/^[\x20\x21\x23-\x5b\x5d-\x7e]*$/) })
+  .meta({ id: 'OAuthError' })
+
 /** RFC 6749 §5.2: `{error, error_description}`. Codes that OAuth does not have become its nearest own. */
 export function answerOAuthError(c: Context, error: BrokerError): Response {
   setErrorHeaders(c, error)
@@ -67,16 +107,23 @@ export function answerOAuthError(c: Context, error: BrokerError): Response {
 /** RFC 9457 problem details; `type` is stable, `detail` is for people. */
 export function answerProblem(c: Context, error: BrokerError, requestId: string): Response {
   setErrorHeaders(c, error)
+  const { status, body } = describeProblem(error, requestId)
+  return c.body(body, status, { 'content-type': 'application/problem+json' })
+}
+
+/** The problem details as text, and their status. */
+export function describeProblem(error: BrokerError, requestId: string): { status: ContentfulStatusCode; body: string } {
   const status = statuses[error.code]
   const body = {
-    type: `urn:stint:problem:${error.code.replaceAll('_', '-')}`,
-    title: titles[error.code] ?? 'The request was refused',
+    type: problemType(error.code),
+    title: titleOf(error.code),
     status,
     detail: error.publicMessage,
     request_id: requestId,
     ...error.extra,
   }
-  return c.body(JSON.stringify(body), status, { 'content-type': 'application/problem+json' })
+  // The problems that are listed say back what was sent, too.
+  return { status, body: redactSecrets(JSON.stringify(body)) }
 }
 
 function setErrorHeaders(c: Context, error: BrokerError): void {
@@ -88,6 +135,10 @@ function setErrorHeaders(c: Context, error: BrokerError): void {
   }
   const { retryAfterSeconds = error.code === 'unavailable' ? unavailableSeconds : undefined } = error
   if (retryAfterSeconds !== undefined) c.header('retry-after', String(retryAfterSeconds))
+}
+
+function problemType(code: ErrorCode): string {
+  return `urn:stint:problem:${code.replaceAll('_', '-')}`
 }
 
 function oauthCode(code: ErrorCode): string {

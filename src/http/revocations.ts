@@ -7,6 +7,9 @@ import { instant } from './query.ts'
 import { defineRoute, type Route } from './route.ts'
 import { reasonSchema } from './workloads.ts'
 
+// The same as the refinements below, for the API document.
+const selecting = ['workload', 'task', 'before'].map((member) => ({ required: [member] }))
+
 const revocationBody = z
   .strictObject({
     grant: z.string().regex(/^grant_[0-9a-z]{26}$/, 'must be the id of a grant, as in a token\'s jti').optional(),
@@ -21,6 +24,7 @@ const revocationBody = z
   .refine(({ grant, workload, task, before }) => grant === undefined || [workload, task, before].every((member) => member === undefined), {
     message: 'must name a grant alone, or any of workload, task and before',
   })
+  .meta({ oneOf: [{ required: ['grant'], not: { anyOf: selecting } }, { anyOf: selecting, not: { required: ['grant'] } }] })
 
 const revocationAnswer = z.strictObject({
   revoked: z.int(),
@@ -36,6 +40,7 @@ export const revocationRoutes: readonly Route[] = [
     path: '/v1/revocations',
     access: ['admin'],
     summary: 'Revoke a grant, or all grants of a workload, a task or a time',
+    errors: ['not_found'],
     body: { type: 'json', schema: revocationBody },
     answers: { 200: { description: 'How many were revoked, and how it shows', schema: revocationAnswer } },
     async handle(c, { body: { grant, workload, task, before, reason } }) {

@@ -2,6 +2,7 @@ import type { Context } from 'hono'
 import type { z } from 'zod'
 import type { Broker } from '../broker/broker.ts'
 import type { Operator, Role } from '../identity/operator.ts'
+import type { ErrorCode } from '../kernel/errors.ts'
 
 /**
  * Who may call a route, stated once, here: `anyone` may; a `workload` proves itself by the body, which the handler hands
@@ -14,8 +15,8 @@ export interface Answer {
   readonly description: string
   /** Absent where the answer has no body. */
   readonly schema?: z.ZodType
-  /** `application/json` unless it says otherwise. */
-  readonly type?: string
+  /** `application/json` unless it says otherwise; several where the request picks one. */
+  readonly type?: string | readonly string[]
 }
 
 /** A request's parts as parsed by the route's own schemas; what a route does not declare is refused when it is sent. */
@@ -41,6 +42,8 @@ export interface Route {
   readonly body?: Body
   /** By status. What goes wrong is a problem or an OAuth error on every route. */
   readonly answers: Readonly<Record<number, Answer>>
+  /** What may go wrong here and cannot be told from the rest of the route, for the API document. */
+  readonly errors?: readonly ErrorCode[]
   handle(c: RouteContext, input: Input<unknown, unknown, unknown>): Promise<Response>
 }
 
@@ -74,7 +77,11 @@ export type RouteContext = Context<{
   Variables: {
     readonly broker: Broker
     readonly requestId: string
+    /** Where the request comes from: an IP address, or `unknown`. */
+    readonly address: string
     /** The operator who called; set on routes that name roles. */
     readonly operator: Operator
+    /** The workload that called, once its proof was accepted and spent; for what is told of the request alone. */
+    readonly workload?: string
   }
 }>

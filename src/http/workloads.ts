@@ -1,9 +1,10 @@
 import { z } from 'zod'
 import { addWorkloadKeys, changeWorkload, registerWorkload, removeWorkloadKey, type ChangedWorkload } from '../broker/register.ts'
 import { resumeWorkload, retireWorkload, suspendWorkload } from '../broker/standing.ts'
+import { jwksForm } from '../identity/jwks-form.ts'
 import { roles } from '../identity/operator.ts'
 import { registrationSchema, updateSchema } from '../identity/registration.ts'
-import { spiffeId, stages, workloadKeyAlgorithms, workloadNamePattern, workloadStatuses, type Workload } from '../identity/workload.ts'
+import { keyStatus, keyStatuses, spiffeId, stages, workloadKeyAlgorithms, workloadNamePattern, workloadStatuses, type Workload } from '../identity/workload.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { findWorkload, listWorkloads } from '../storage/workloads.ts'
@@ -20,10 +21,12 @@ const listQuery = z.strictObject({
 })
 
 /** Why, for whoever reads the log later. Stands in the log for ever: no secrets, no people's names. */
-export const reasonSchema = shortText(500).regex(/^[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}]*$/u, 'must be one line of text')
+export const reasonSchema = shortText(500)
+  .regex(/^[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}]*$/u, 'must be one line of text')
+  .meta({ pattern: '^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028\\u2029]*$' })
 
 const reasonBody = z.strictObject({ reason: reasonSchema.optional() })
-const keysBody = z.strictObject({ jwks: z.unknown().describe('A JWK Set with public keys.') })
+const keysBody = z.strictObject({ jwks: z.unknown().meta({ ...jwksForm, description: 'A JWK Set with public keys.' }) })
 export const workloadParams = z.strictObject({ name: z.string().regex(workloadNamePattern, 'is 1 to 63 of a-z, 0-9 and -') })
 const keyParams = workloadParams.extend({ kid: z.string().regex(/^[\w-]{43}$/, 'is an RFC 7638 thumbprint of 43 characters') })
 
@@ -45,12 +48,12 @@ export const workloadAnswer = z.strictObject({
       kid: z.string(),
       alg: z.enum(workloadKeyAlgorithms),
       jwk: z.record(z.string(), z.string()),
-      status: z.enum(['active', 'removed']),
+      status: z.enum(keyStatuses),
       added_at: z.iso.datetime(),
       removed_at: z.iso.datetime().optional(),
     }),
   ),
-})
+}).meta({ id: 'Workload' })
 const listAnswer = z.strictObject({
   workloads: z.array(workloadAnswer),
   next: z.string().optional().describe('Pass it as after for the next page; absent on the last one.'),
@@ -163,6 +166,7 @@ export function answerChange(c: RouteContext, { workload, auditIndex }: ChangedW
 }
 
 function describe(c: RouteContext, workload: Workload) {
+  const nowMs = c.get('broker').ledger.nowMs()
   return {
     name: workload.name,
     spiffe_id: spiffeId(c.get('broker').trustDomain, workload.name),
@@ -175,13 +179,14 @@ function describe(c: RouteContext, workload: Workload) {
     status: workload.status,
     created_at: formatTime(workload.createdAtMs),
     updated_at: formatTime(workload.updatedAtMs),
-    keys: workload.keys.map(({ kid, alg, jwk, addedAtMs, removedAtMs }) => ({
-      kid,
-      alg,
-      jwk,
-      status: removedAtMs === undefined ? 'active' : 'removed',
-      added_at: formatTime(addedAtMs),
-      ...(removedAtMs !== undefined && { removed_at: formatTime(removedAtMs) }),
+    keys: workload.keys.map((key) => ({
+      kid: key.kid,
+      alg: key.alg,
+      jwk: key.jwk,
+      // An ending one proves the workload until `removed_at`.
+      status: keyStatus(key, nowMs),
+      added_at: formatTime(key.addedAtMs),
+      ...(key.removedAtMs !== undefined && { removed_at: formatTime(key.removedAtMs) }),
     })),
   }
 }

@@ -3,7 +3,7 @@ import { generateKeyPair, type CryptoKey } from 'jose'
 import { judgeClaims, readClientAssertion, readWorkloadName, type ClientAssertion } from './client-assertion.ts'
 import { verifySignature } from './compact-jws.ts'
 import type { RefusalReason } from './refusal.ts'
-import type { Workload, WorkloadKey, WorkloadKeyAlgorithm } from './workload.ts'
+import { keyStatus, type Workload, type WorkloadKey, type WorkloadKeyAlgorithm } from './workload.ts'
 import { createWorkloadKeyCache } from './workload-key-cache.ts'
 
 /** A workload that has proven who it is. */
@@ -15,7 +15,7 @@ export interface Principal {
   readonly assertion: {
     /** Names the assertion for the replay marks: base64url SHA-256 over issuer and `jti` (RFC 7519 §4.1.7). */
     readonly replayId: string
-    /** From then on the assertion is refused as expired, and its replay mark may be forgotten. */
+    /** From then on the assertion is refused, as expired or by the end of its key, and its replay mark may be forgotten. */
     readonly expiresAtMs: number
   }
 }
@@ -71,7 +71,7 @@ export function createAuthenticator({ keysCachedMax = 10_000 } = {}): Authentica
     const { assertion } = read
     const named = readWorkloadName(assertion, trustDomain)
     const workload = named.ok ? await findWorkload(named.name) : undefined
-    const selected = selectKeys(workload?.keys ?? [], assertion)
+    const selected = selectKeys(workload?.keys ?? [], assertion, nowMs)
     const key = await proveKey(assertion, selected.candidates)
 
     if (!named.ok) return named
@@ -80,10 +80,11 @@ export function createAuthenticator({ keysCachedMax = 10_000 } = {}): Authentica
     if (selected.reason !== undefined) return refuse(selected.reason)
     if (key === undefined) return refuse('signature_invalid')
     // From here on the sender holds, or held, a key of the workload.
-    if (key.removedAtMs !== undefined) return refuse('key_removed')
+    if (keyStatus(key, nowMs) === 'removed') return refuse('key_removed')
     const reason = judgeClaims(assertion, issuer, nowMs) ?? judgeStanding(workload, nowMs)
     if (reason !== undefined) return refuse(reason)
-    const { expiresAtMs } = assertion
+    // With its key the assertion ends too: so that what is committed after that is late, however long it was decided before.
+    const expiresAtMs = Math.min(assertion.expiresAtMs, key.removedAtMs ?? Infinity)
     const replayId = createReplayId(assertion)
     return {
       ok: true,
@@ -103,15 +104,16 @@ export function judgeStanding(workload: Workload, nowMs: number): RefusalReason 
 function selectKeys(
   keys: readonly WorkloadKey[],
   { alg, kid }: ClientAssertion,
+  nowMs: number,
 ): { candidates: readonly WorkloadKey[]; reason?: RefusalReason } {
   if (kid !== undefined) {
     const key = keys.find((one) => one.kid === kid)
     if (key === undefined) return { candidates: [], reason: 'key_unknown' }
     return key.alg === alg ? { candidates: [key] } : { candidates: [], reason: 'algorithm_not_allowed' }
   }
-  const active = keys.filter((key) => key.alg === alg && key.removedAtMs === undefined)
-  if (active.length === 0) return { candidates: [], reason: 'key_unknown' }
-  return active.length <= keysTriedWithoutKid ? { candidates: active } : { candidates: [], reason: 'kid_required' }
+  const live = keys.filter((key) => key.alg === alg && keyStatus(key, nowMs) !== 'removed')
+  if (live.length === 0) return { candidates: [], reason: 'key_unknown' }
+  return live.length <= keysTriedWithoutKid ? { candidates: live } : { candidates: [], reason: 'kid_required' }
 }
 
 /** A JSON array of texts has one reading only, so that no two pairs of issuer and `jti` have the same hash. */

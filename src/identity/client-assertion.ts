@@ -67,8 +67,11 @@ export function readWorkloadName(
  * Judges audience and times by RFC 7523 §3, or `undefined` when all is well. `issuer` is this broker's own, and the only
  * audience: a token endpoint's address as well would let one server's assertion be used at another.
  */
-export function judgeClaims(assertion: ClientAssertion, issuer: string, nowMs: number): RefusalReason | undefined {
-  const { audience, expiresAtMs, issuedAtMs, notBeforeMs } = assertion
+export function judgeClaims(
+  { audience, expiresAtMs, issuedAtMs, notBeforeMs }: Pick<ClientAssertion, 'audience' | 'expiresAtMs' | 'issuedAtMs' | 'notBeforeMs'>,
+  issuer: string,
+  nowMs: number,
+): RefusalReason | undefined {
   if (audience.length !== 1 || audience[0] !== issuer) return 'audience_mismatch'
   if (expiresAtMs <= nowMs) return 'expired'
   if (notBeforeMs !== undefined && notBeforeMs > nowMs + skewMsMax) return 'not_yet_valid'
@@ -79,7 +82,7 @@ export function judgeClaims(assertion: ClientAssertion, issuer: string, nowMs: n
 }
 
 /** `EdDSA` is the former name of Ed25519 (RFC 9864 §2.2); that the key is on that curve is checked with the key. */
-function parseAlgorithm(alg: unknown): WorkloadKeyAlgorithm | undefined {
+export function parseAlgorithm(alg: unknown): WorkloadKeyAlgorithm | undefined {
   if (alg === 'ES256' || alg === 'Ed25519') return alg
   return alg === 'EdDSA' ? 'Ed25519' : undefined
 }
@@ -111,7 +114,7 @@ function readClaims(claims: JsonRecord): { ok: true; claims: Claims } | Refused 
 }
 
 /** Milliseconds of a NumericDate (RFC 7519 §2), which may have a fraction. `1e400` is parsed as Infinity and refused. */
-function readSeconds(value: unknown): number | undefined {
+export function readSeconds(value: unknown): number | undefined {
   if (typeof value !== 'number' || !(value > 0 && value <= secondsMax)) return undefined
   return Math.round(value * 1000)
 }

@@ -36,7 +36,7 @@ export function parseCompactJws(compact: string, lengthMax: number): CompactJws 
 
 /**
  * Whether the signature is this public key's over the JWS, under the algorithm that its header names. The caller has
- * checked that this algorithm is the key's own (RFC 8725 §3.1) and that the header holds only `alg`, `kid` and `typ`.
+ * checked that this algorithm is the key's own (RFC 8725 §3.1) and that nothing in the header changes the rules (`crit`).
  */
 export async function verifySignature(jws: CompactJws, key: CryptoKey): Promise<boolean> {
   const { alg } = jws.header

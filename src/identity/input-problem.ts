@@ -8,15 +8,17 @@ export interface InputProblem {
 }
 
 const namedMax = 3
+/** So that an answer is never much larger than what it answers. */
+const problemsMax = 50
 
-/** The `invalid_input` error for one or more problems: the message names the first ones, `extra.problems` all. */
+/** The `invalid_input` error for one or more problems: the message names the first ones, `extra.problems` up to 50. */
 export function createInputError(problems: readonly InputProblem[]): BrokerError {
   const named = problems.slice(0, namedMax).map(({ path, message }) => (path === '' ? message : `${path} ${message}`))
   const rest = problems.length - named.length
   return new BrokerError({
     code: 'invalid_input',
     publicMessage: `${named.join('; ')}${rest > 0 ? `; and ${rest} more` : ''}.`,
-    extra: { problems },
+    extra: { problems: problems.slice(0, problemsMax) },
   })
 }
 

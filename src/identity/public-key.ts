@@ -4,12 +4,11 @@ import { decodeBase64url } from './base64url.ts'
 import { judgeEd25519Point } from './ed25519-point.ts'
 import { createInputError, quoteName } from './input-problem.ts'
 import { isRecord, type JsonRecord } from './strict-json.ts'
-import type { WorkloadKey } from './workload.ts'
+import { keysMax, type WorkloadKey } from './workload.ts'
 
 /** A public key as it is stored: the thumbprint as `kid`, and no members but those that make the key. */
 export type PublicKey = Pick<WorkloadKey, 'kid' | 'alg' | 'jwk'>
 
-const keysMax = 8
 const coordinateBytes = 32
 
 const curves = {

@@ -1,11 +1,12 @@
 import { z } from 'zod'
-import { parseTime } from '../kernel/clock.ts'
+import { parseTime, timeForm } from '../kernel/clock.ts'
 import { nearestName } from '../kernel/nearest.ts'
 import { createInputError, formatPath, quoteName, type InputProblem } from './input-problem.ts'
+import { jwksForm } from './jwks-form.ts'
 import { isRecord } from './strict-json.ts'
 import { stages, workloadNamePattern, type Owner, type Stage } from './workload.ts'
 
-/** What an admin sends to register a workload. `jwks` is for `parsePublicKeys`. */
+/** What an admin sends to register a workload. `jwks` is for `parsePublicKeys`; without it the workload enrols a key itself. */
 export interface Registration {
   readonly name: string
   readonly environment: string
@@ -14,7 +15,7 @@ export interface Registration {
   readonly purpose: string
   readonly tags: readonly string[]
   readonly reviewAtMs: number
-  readonly jwks: unknown
+  readonly jwks?: unknown
 }
 
 /** What an admin may change about a workload. An absent member stays as it is; a present one replaces the whole. */
@@ -51,6 +52,7 @@ const fields = {
             const message = judgeContact(contact)
             if (message !== undefined) context.addIssue({ code: 'custom', message })
           })
+          .meta({ pattern: contactPattern.source, not: { pattern: '^(?:mailto|tel|sms):|[^\\s@:/](?:@|%40)[^\\s@]' } })
           .describe('Where to reach a person, by reference, such as oncall:support. Never an address.'),
       },
       { error: sayRequired('must be an object with team and contact') },
@@ -64,6 +66,7 @@ const fields = {
       error: 'must be a single line without control characters or marks that turn the direction of writing',
     })
     .refine((text) => text === '' || text.trim() !== '', { error: 'must say something' })
+    .meta({ pattern: '^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028-\\u202e\\u2066-\\u2069]*$', allOf: [{ pattern: '\\S' }] })
     .describe('What the workload is for, in 1 to 500 characters on one line.'),
   tags: z
     .array(
@@ -76,12 +79,14 @@ const fields = {
     )
     .max(tagsMax, { error: `must be at most ${tagsMax}` })
     .refine((tags) => new Set(tags).size === tags.length, { error: 'must not hold the same tag twice' })
+    .meta({ uniqueItems: true })
     .describe('Up to 32 different tags, for rules to refer to.'),
   review_at: z
     .string({ error: sayRequired('must be text') })
     .refine((text) => parseTime(text) !== undefined, {
       error: 'must be a date such as 2027-03-31 or a date-time such as 2027-03-31T12:00:00Z (RFC 3339)',
     })
+    .meta({ ...timeForm })
     .describe('From then on the workload is refused until an admin has reviewed it: RFC 3339, at most 400 days ahead.'),
 } as const
 
@@ -96,8 +101,9 @@ export const registrationSchema = z.strictObject({
   review_at: fields.review_at,
   jwks: z
     .unknown()
-    .refine((value) => value !== undefined, { error: 'is required' })
-    .describe('A JWK Set with the 1 to 8 public keys that the workload proves itself with.'),
+    .optional()
+    .meta({ ...jwksForm })
+    .describe('A JWK Set with the 1 to 8 public keys that the workload proves itself with. Without it, it enrols one by a code.'),
 })
 
 /** The body of an update, as JSON: at least one of the members. */
@@ -107,7 +113,7 @@ export const updateSchema = z.strictObject({
   purpose: fields.purpose.optional(),
   tags: fields.tags.optional(),
   review_at: fields.review_at.optional(),
-})
+}).meta({ minProperties: 1 })
 
 const fixedFields: Readonly<Record<string, string>> = {
   name: 'cannot be changed: register a new workload instead',

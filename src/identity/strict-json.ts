@@ -3,18 +3,44 @@ export type JsonRecord = Readonly<Record<string, unknown>>
 // `ignoreBOM` keeps a byte order mark in the text, where JSON.parse then refuses it.
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
+/** How many objects and lists may be within one another. Nothing that Stint takes needs more than a few. */
+const depthMax = 32
+
+/** What was read, or what is wrong with it, as in `is not UTF-8`. */
+export type StrictJson = { readonly ok: true; readonly value: unknown } | { readonly ok: false; readonly problem: string }
+
 /**
- * The JSON value in these UTF-8 bytes, which no two parsers read differently. `undefined`, which JSON cannot say, for
- * invalid UTF-8, a member name that occurs twice (RFC 7515 §4, RFC 8725 §2.4) or a lone surrogate.
+ * Reads the JSON value in these UTF-8 bytes, of which no two parsers may make different things: refuses invalid UTF-8, a
+ * member name that occurs twice (RFC 7515 §4, RFC 8725 §2.4), a lone surrogate, and more depth than every parser takes.
  */
-export function parseStrictJson(bytes: Uint8Array): unknown {
+export function readStrictJson(bytes: Uint8Array): StrictJson {
+  let text: string
   try {
-    const text = utf8.decode(bytes)
-    const value: unknown = JSON.parse(text)
-    return countMembers(value) === countColons(text) ? value : undefined
+    text = utf8.decode(bytes)
   } catch {
-    return undefined
+    return refuse('is not UTF-8')
   }
+  const { colons, depth } = scan(text)
+  if (depth > depthMax) return refuse(`nests more than ${depthMax} levels deep`)
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    return refuse('is not valid JSON')
+  }
+  const members = countMembers(value)
+  if (members === -1) return refuse('holds half of a surrogate pair, which is no character')
+  return members === colons ? { ok: true, value } : refuse('names a member twice')
+}
+
+/** The same value; `undefined`, which JSON cannot say, where it is refused. */
+export function parseStrictJson(bytes: Uint8Array): unknown {
+  const read = readStrictJson(bytes)
+  return read.ok ? read.value : undefined
+}
+
+function refuse(problem: string): StrictJson {
+  return { ok: false, problem }
 }
 
 /** The same for bytes that must hold one object. */
@@ -52,10 +78,13 @@ function countMembers(root: unknown): number {
 
 /**
  * How many members were written: in valid JSON, each has one colon outside of text. JSON.parse keeps the last of two
- * members of the same name, so fewer members than colons means a duplicate, even one that is spelt with escapes.
+ * members of the same name, so fewer members than colons means a duplicate, even one that is spelt with escapes. And how
+ * deep it goes.
  */
-function countColons(text: string): number {
+function scan(text: string): { colons: number; depth: number } {
   let colons = 0
+  let depth = 0
+  let open = 0
   let inText = false
   for (let i = 0; i < text.length; i++) {
     const code = text.charCodeAt(i)
@@ -63,6 +92,8 @@ function countColons(text: string): number {
     else if (inText) {
       if (code === 0x5c) i++
     } else if (code === 0x3a) colons++
+    else if (code === 0x7b || code === 0x5b) depth = Math.max(depth, ++open)
+    else if (code === 0x7d || code === 0x5d) open--
   }
-  return colons
+  return { colons, depth }
 }

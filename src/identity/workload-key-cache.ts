@@ -24,7 +24,8 @@ export function createWorkloadKeyCache(keysMax: number): ImportWorkloadKey {
   }
 }
 
-async function importPublicKey(jwk: Readonly<Record<string, string>>, alg: string): Promise<CryptoKey> {
+/** A public key that was parsed, ready to verify with. */
+export async function importPublicKey(jwk: Readonly<Record<string, string>>, alg: string): Promise<CryptoKey> {
   const key = await importJWK({ ...jwk }, alg)
   if (key instanceof Uint8Array) throw new TypeError('a registered key is symmetric')
   return key

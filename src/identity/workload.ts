@@ -16,9 +16,25 @@ export interface WorkloadKey {
   /** Public members only: `kty`, `crv`, `x` and, on P-256, `y`. */
   readonly jwk: Readonly<Record<string, string>>
   readonly addedAtMs: number
-  /** Set once the key was taken away: it authenticates nobody from then on, and can never be registered again. */
+  /**
+   * From then on the key authenticates nobody; it can never be registered again. Lies ahead of a key that was rotated out
+   * and still overlaps with its successor.
+   */
   readonly removedAtMs?: number
 }
+
+/** `ending`: it proves the workload still, and ends by itself. */
+export const keyStatuses = ['active', 'ending', 'removed'] as const
+export type KeyStatus = (typeof keyStatuses)[number]
+
+/** What a key is good for at that time, which is the ledger's (invariant 12). */
+export function keyStatus({ removedAtMs }: Pick<WorkloadKey, 'removedAtMs'>, nowMs: number): KeyStatus {
+  if (removedAtMs === undefined) return 'active'
+  return removedAtMs > nowMs ? 'ending' : 'removed'
+}
+
+/** How many keys a workload may have that are not removed. */
+export const keysMax = 8
 
 /** One agent in one environment, with one accountable owner. */
 export interface Workload {

@@ -22,6 +22,9 @@ export function formatTime(ms: number): string {
 // `2026-11-21`, or a full date-time with `Z` or a numeric offset (RFC 3339 §5.6). `24:00:00` is ISO 8601's, not RFC 3339's.
 const rfc3339 = /^(\d{4}-\d{2}-\d{2})(?:T((?!24)\d{2}:\d{2}:\d{2})(\.\d{1,9})?(Z|[+-]\d{2}:\d{2}))?$/
 
+/** The form of what `parseTime` takes, as JSON Schema: for the API document. */
+export const timeForm = { type: 'string', pattern: rfc3339.source, anyOf: [{ format: 'date' }, { format: 'date-time' }] } as const
+
 /** Milliseconds since the epoch of an RFC 3339 date or date-time; a bare date is its midnight in UTC. `undefined` if it is neither. */
 export function parseTime(text: string): number | undefined {
   const match = rfc3339.exec(text)

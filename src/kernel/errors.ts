@@ -1,3 +1,5 @@
+import { redactSecrets } from './redact.ts'
+
 /** Every way in which Stint refuses or fails, as one closed set. `http/problem.ts` alone maps them to HTTP. */
 export type ErrorCode =
   // OAuth: RFC 6749 §5.2, RFC 8707 §2, RFC 9396 §5, RFC 7009 §2.2.1
@@ -46,12 +48,14 @@ export class BrokerError extends Error {
   readonly retryAfterSeconds: number | undefined
 
   constructor(init: BrokerErrorInit) {
-    super(init.detail === undefined ? init.publicMessage : `${init.publicMessage} (${init.detail})`, {
+    // Messages say back what was sent, and it may have been sent in a wrong place.
+    const publicMessage = redactSecrets(init.publicMessage)
+    super(init.detail === undefined ? publicMessage : `${publicMessage} (${init.detail})`, {
       cause: init.cause,
     })
     this.name = 'BrokerError'
     this.code = init.code
-    this.publicMessage = init.publicMessage
+    this.publicMessage = publicMessage
     this.detail = init.detail
     this.extra = init.extra
     this.retryAfterSeconds = init.retryAfterSeconds

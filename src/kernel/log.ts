@@ -1,3 +1,5 @@
+import { redactSecrets } from './redact.ts'
+
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
 
 /** Structured operator log. Fields must never hold a secret; a `Secret` prints itself redacted. */
@@ -28,7 +30,7 @@ export function createLog(write: (line: string) => void, minimum: LogLevel, nowI
       } catch {
         line = JSON.stringify({ ...own, fields: 'cannot be printed' })
       }
-      write(`${line}\n`)
+      write(`${redactSecrets(line)}\n`)
     }
   }
   return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') }

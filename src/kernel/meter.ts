@@ -12,11 +12,13 @@ export interface Counters {
   readonly policy_reloads: { readonly outcome: 'changed' | 'unchanged' | 'failed' }
   /** Scheduled jobs that failed. */
   readonly job_failures: { readonly job: string }
+  /** Transactions of the ledger that came to nothing as a whole, so that nothing of them was given out. */
+  readonly ledger_failures: Readonly<Record<string, never>>
 }
 
 /** What is measured as it happens. Times are in seconds. */
 export interface Measures {
-  /** From the first byte of a request's head to its answer, by the route's own pattern. */
+  /** From a request's arrival at the app until its answer begins, by the route's own pattern. */
   readonly http_request_seconds: { readonly method: string; readonly route: string; readonly status: string }
   /** Changes in one commit of the ledger. */
   readonly ledger_batch_changes: Readonly<Record<string, never>>
@@ -26,6 +28,32 @@ export interface Measures {
   readonly ledger_commit_seconds: Readonly<Record<string, never>>
 }
 
+/** What is read when somebody asks for it. */
+export interface Gauges {
+  readonly epoch: Readonly<Record<string, never>>
+  readonly log_entries: Readonly<Record<string, never>>
+  /** 1 while nothing can be committed any more, else 0. */
+  readonly log_halted: Readonly<Record<string, never>>
+  /** How far the clock is behind the log; negative where it is ahead. */
+  readonly clock_behind_seconds: Readonly<Record<string, never>>
+  /** 1 if the database answered what this very reading asked, else 0. */
+  readonly database_answers: Readonly<Record<string, never>>
+  readonly policy_set_age_seconds: Readonly<Record<string, never>>
+  readonly policies: Readonly<Record<string, never>>
+  readonly tools: Readonly<Record<string, never>>
+  readonly workloads: { readonly status: string }
+  /** Active workloads that suspend themselves within 14 days. */
+  readonly reviews_due: Readonly<Record<string, never>>
+  /** Workloads, retired ones aside, whose review date has passed. */
+  readonly reviews_overdue: Readonly<Record<string, never>>
+  readonly operators: { readonly role: string }
+  /** Active operators whose credential expires within 14 days. */
+  readonly operators_expiring: { readonly role: string }
+}
+
+/** One figure as it was read. */
+export type Reading = { [N in keyof Gauges]: { readonly name: N; readonly labels: Gauges[N]; readonly value: number } }[keyof Gauges]
+
 /** Where the broker's figures go. Costs little, never throws, and never gets a secret or a caller's own text as a label. */
 export interface Meter {
   count<N extends keyof Counters>(name: N, labels: Counters[N], by?: number): void
@@ -34,3 +62,10 @@ export interface Meter {
 
 /** For programs that nobody asks for figures. */
 export const silentMeter: Meter = { count: () => undefined, observe: () => undefined }
+
+/** The broker's figures, as they are handed to who asks for them. */
+export interface Metrics {
+  readonly contentType: string
+  /** The text exposition format of Prometheus 0.0.4. What the database does not answer in time is left out. */
+  read(): Promise<string>
+}

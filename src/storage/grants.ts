@@ -95,6 +95,35 @@ export async function countRevokedBy(
   return { revoked: Math.min(Number(revoked), countedMax), more: Number(looked) > countedMax }
 }
 
+/**
+ * How many grants are alive that were issued from an instant on and before the entry of an index, among the first
+ * `countedMax` that fit and have not expired; `more` says that there were more to look at.
+ */
+export async function countLiveGrants(
+  db: Kysely<Schema>,
+  { sinceMs, beforeIndex, nowMs }: { readonly sinceMs: number; readonly beforeIndex: number; readonly nowMs: number },
+): Promise<{ readonly live: number; readonly more: boolean }> {
+  const unexpired = db
+    .selectFrom('grants')
+    .selectAll()
+    .where('expires_at', '>', formatTime(nowMs))
+    .where('issued_at', '>=', formatTime(sinceMs))
+    .where('issued_index', '<', beforeIndex)
+    .limit(countedMax + 1)
+  const { looked, live } = await db
+    .selectFrom(unexpired.as('grants'))
+    .select((eb) => eb.fn.countAll<number>().as('looked'))
+    .select(sql<number>`count(case when grants.revoked_index is null and ${coveredBy} is null then 1 end)`.as('live'))
+    .executeTakeFirstOrThrow()
+  return { live: Math.min(Number(live), countedMax), more: Number(looked) > countedMax }
+}
+
+/** When the last of all grants so far expires; `undefined` before the first one. */
+export async function findLastExpiry(db: Kysely<Schema>): Promise<number | undefined> {
+  const row = await db.selectFrom('grants').select('expires_at').orderBy('expires_at', 'desc').limit(1).executeTakeFirst()
+  return row === undefined ? undefined : readTime(row.expires_at)
+}
+
 /** How many grants the workload got from this instant on; at most `countedMax` are counted. */
 export async function countGrantsSince(db: Kysely<Schema>, workload: string, sinceMs: number): Promise<number> {
   const found = db

@@ -23,7 +23,8 @@ export interface SigningKeyRow {
   readonly use: 'token'
   readonly alg: 'ES256'
   readonly publicJwk: Readonly<Record<string, string>>
-  readonly sealedPrivate: { readonly version: number; readonly ciphertext: string }
+  /** Absent once it was erased. */
+  readonly sealedPrivate?: { readonly version: number; readonly ciphertext: string }
   readonly createdAtMs: number
   readonly publishAtMs: number
   readonly signFromMs: number
@@ -35,7 +36,10 @@ export async function listSigningKeys(db: Kysely<Schema>): Promise<SigningKeyRow
   return rows.map(toSigningKey)
 }
 
-export async function insertSigningKey(tx: Kysely<Schema>, key: SigningKeyRow): Promise<void> {
+/** A key that has not been erased: what its private half is sealed in belongs to it. */
+export type NewSigningKey = SigningKeyRow & Required<Pick<SigningKeyRow, 'sealedPrivate'>>
+
+export async function insertSigningKey(tx: Kysely<Schema>, key: NewSigningKey): Promise<void> {
   const row = {
     kid: key.kid,
     use: key.use,
@@ -51,6 +55,16 @@ export async function insertSigningKey(tx: Kysely<Schema>, key: SigningKeyRow): 
   await tx.insertInto('signing_key').values(row).execute()
 }
 
+/** Sets the time from which on nothing that the key has signed is accepted. */
+export async function endSigningKey(tx: Kysely<Schema>, kid: string, verifyUntilMs: number): Promise<void> {
+  await tx.updateTable('signing_key').set({ verify_until: formatTime(verifyUntilMs) }).where('kid', '=', kid).execute()
+}
+
+/** Takes the private half out of the row; the public one stays, to know the key by. */
+export async function eraseSigningKey(tx: Kysely<Schema>, kid: string): Promise<void> {
+  await tx.updateTable('signing_key').set({ sealed_private: '' }).where('kid', '=', kid).execute()
+}
+
 function toSigningKey(row: Selectable<Schema['signing_key']>): SigningKeyRow {
   return {
     kid: row.kid,
@@ -58,7 +72,7 @@ function toSigningKey(row: Selectable<Schema['signing_key']>): SigningKeyRow {
     use: row.use as 'token',
     alg: row.alg as 'ES256',
     publicJwk: JSON.parse(row.public_jwk) as Record<string, string>,
-    sealedPrivate: { version: row.sealed_version, ciphertext: row.sealed_private },
+    ...(row.sealed_private !== '' && { sealedPrivate: { version: row.sealed_version, ciphertext: row.sealed_private } }),
     createdAtMs: readTime(row.created_at),
     publishAtMs: readTime(row.publish_at),
     signFromMs: readTime(row.sign_from),

@@ -13,6 +13,8 @@ import type { Schema } from './schema.ts'
 /** A change in the queue, with whoever waits for it. */
 export interface Pending {
   readonly conditions: Conditions
+  /** When it came, by `performance.now()`. */
+  readonly queuedMs: number
   readonly rows?: Pick<RowsChange, 'grant' | 'events' | 'stillHolds'>
   readonly apply?: CallbackChange<unknown>['apply']
   resolve(outcome: Recorded<unknown>): void

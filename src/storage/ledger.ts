@@ -3,6 +3,7 @@ import { formatTime, type Clock } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { RandomBytes } from '../kernel/ids.ts'
 import type { Log } from '../kernel/log.ts'
+import { silentMeter, type Meter } from '../kernel/meter.ts'
 import type { CallbackChange, Conditions, Recorded, RowsChange } from './change.ts'
 import { CommitLost, CommitUnsettled, findCommitted } from './commit-outcome.ts'
 import { CommitUnknown, type Database } from './engine.ts'
@@ -31,6 +32,7 @@ export interface LedgerOptions {
   readonly clock: Clock
   readonly random: RandomBytes
   readonly log: Log
+  readonly meter?: Meter
   readonly batchMax?: number
   readonly queueMax?: number
   /** How long one callback may take. */
@@ -45,7 +47,8 @@ export interface LedgerOptions {
  * applied, its events get their indexes without a gap, the head advances, and after the commit everyone is answered.
  */
 export function createLedger(options: LedgerOptions): Ledger {
-  const { database, clock, random, log, batchMax = 128, queueMax = 10_000, callbackMsMax = 2_000, settleMsMax = 10_000 } = options
+  const { database, clock, random, log, meter = silentMeter } = options
+  const { batchMax = 128, queueMax = 10_000, callbackMsMax = 2_000, settleMsMax = 10_000 } = options
   let queue: Pending[] = []
   let running: Promise<void> | undefined
   let closed = false
@@ -59,13 +62,13 @@ export function createLedger(options: LedgerOptions): Ledger {
     seenTimeMs = Math.max(seenTimeMs, head.timeMs)
   }
 
-  function enqueue<R>(pending: Omit<Pending, 'resolve' | 'reject'>): Promise<Recorded<R>> {
+  function enqueue<R>(pending: Omit<Pending, 'queuedMs' | 'resolve' | 'reject'>): Promise<Recorded<R>> {
     if (closed) return Promise.reject(unavailable('the broker is shutting down'))
     if (halted !== undefined) return Promise.reject(unavailable('the audit log cannot be written', halted))
     if (queue.length >= queueMax) return Promise.reject(unavailable('too many requests are waiting', 'ledger queue full'))
     return new Promise((resolve, reject) => {
       // The caller's own type of result goes in with `apply` and comes back out here.
-      queue.push({ ...pending, resolve: resolve as Pending['resolve'], reject })
+      queue.push({ ...pending, queuedMs: performance.now(), resolve: resolve as Pending['resolve'], reject })
       running ??= drain()
     })
   }
@@ -76,12 +79,21 @@ export function createLedger(options: LedgerOptions): Ledger {
     while (queue.length > 0) {
       const batch = queue.slice(0, batchMax)
       queue = queue.slice(batchMax)
-      for (const { pending, outcome, error } of await commitBatch(batch)) {
+      const beganMs = performance.now()
+      const settlements = await commitBatch(batch)
+      measure(batch, beganMs)
+      for (const { pending, outcome, error } of settlements) {
         if (outcome === undefined) pending.reject(error)
         else pending.resolve(outcome)
       }
     }
     running = undefined
+  }
+
+  function measure(batch: readonly Pending[], beganMs: number): void {
+    meter.observe('ledger_commit_seconds', (performance.now() - beganMs) / 1000, {})
+    meter.observe('ledger_batch_changes', batch.length, {})
+    for (const { queuedMs } of batch) meter.observe('ledger_wait_seconds', (beganMs - queuedMs) / 1000, {})
   }
 
   /** Commits as much of a batch as can be; never throws. */
@@ -108,6 +120,7 @@ export function createLedger(options: LedgerOptions): Ledger {
 
   function failBatch(batch: readonly Pending[], error: unknown): Settlement[] {
     if (error instanceof HeadRegressed) halted = error.message
+    meter.count('ledger_failures', {})
     log.error('the audit log could not be written; nothing of this batch was given out', { changes: batch.length, error })
     return failAll(batch, error instanceof CommitUnsettled ? error : unavailable('the audit log cannot be written', halted, error))
   }

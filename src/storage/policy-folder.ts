@@ -1,5 +1,6 @@
+import { createHash } from 'node:crypto'
 import { constants } from 'node:fs'
-import { open, readdir, stat } from 'node:fs/promises'
+import { lstat, open, readdir, readlink, realpath, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BrokerError } from '../kernel/errors.ts'
 import { compareText, formatProblem, quote, type PolicyProblem } from '../policy/problem.ts'
@@ -19,13 +20,18 @@ export async function readPolicyFolder(folder: string): Promise<PolicyFiles> {
   const refuse = (file: string, message: string): void => void problems.push({ file, line: 1, column: 1, message })
   const texts = new Map<string, string>()
   let bytes = 0
+  await requireFolder(folder)
+  // Resolved once: where the folder is a link that moves on, all files are of one place.
+  const root = await realpath(folder).catch((cause: unknown) => {
+    throw unreadable(folder, cause)
+  })
 
   async function readFolder(path: string, depth: number): Promise<void> {
-    const entries = await readdir(join(folder, path), { withFileTypes: true })
+    const entries = await readdir(join(root, path), { withFileTypes: true })
     for (const entry of entries.sort((a, b) => compareText(a.name, b.name))) {
       const inner = path === '' ? entry.name : `${path}/${entry.name}`
       if (entry.name.startsWith('.')) continue
-      if (entry.isSymbolicLink()) refuse(inner, 'is a symbolic link: put the file itself here')
+      if (entry.isSymbolicLink()) refuse(inner, await describeLink(join(root, inner)))
       else if (entry.isDirectory()) {
         if (depth >= depthMax) refuse(inner, `is nested deeper than ${depthMax} folders`)
         else await readFolder(inner, depth + 1)
@@ -34,7 +40,7 @@ export async function readPolicyFolder(folder: string): Promise<PolicyFiles> {
       else if (kindOfFile(inner) === undefined) refuse(inner, describeMisplaced(inner))
       else if (texts.size >= filesMax || bytes > totalBytesMax) return refuse('.', 'the folder holds too many or too large files')
       else {
-        const content = await readBounded(join(folder, inner))
+        const content = await readBounded(join(root, inner))
         if (typeof content === 'string') refuse(inner, content)
         else {
           bytes += content.length
@@ -46,7 +52,6 @@ export async function readPolicyFolder(folder: string): Promise<PolicyFiles> {
     }
   }
 
-  await requireFolder(folder)
   try {
     await readFolder('', 0)
   } catch (cause) {
@@ -82,7 +87,7 @@ function unreadable(folder: string, cause: unknown): BrokerError {
   return new BrokerError({ code: 'config_invalid', publicMessage, cause })
 }
 
-/** The file's bytes, or why it is refused. Its size is what was read: what `stat` says may change until then. */
+/** The file's bytes, or why it is refused. No part of its path was a link when it was listed. */
 async function readBounded(path: string): Promise<Buffer | string> {
   // Between listing and opening, the name may have become a link or a pipe: neither is followed nor waited for.
   const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch((error: unknown) => {
@@ -90,18 +95,51 @@ async function readBounded(path: string): Promise<Buffer | string> {
   })
   if (typeof file === 'string') return file === 'ELOOP' ? 'is a symbolic link: put the file itself here' : `cannot be read (${file})`
   try {
-    if (!(await file.stat()).isFile()) return 'is not a regular file'
-    const buffer = Buffer.alloc(fileBytesMax + 1)
+    const opened = await file.stat({ bigint: true })
+    if (!opened.isFile()) return 'is not a regular file'
+    // O_NOFOLLOW minds the last part of the path alone: a folder before it may have become a link out of the folder.
+    const named = (await realpath(path).catch(() => undefined)) === path ? await lstat(path, { bigint: true }).catch(() => undefined) : undefined
+    if (named?.ino !== opened.ino || named.dev !== opened.dev) return 'was moved while it was read: read the folder again once nothing moves in it'
+    if (opened.size > fileBytesMax) return `is larger than ${fileBytesMax} bytes: split it`
+    // One byte more than there should be: a file that grows meanwhile is found out, and read no further.
+    const buffer = Buffer.alloc(Number(opened.size) + 1)
     let length = 0
-    while (length < buffer.length) {
-      const { bytesRead } = await file.read(buffer, length, buffer.length - length)
-      if (bytesRead === 0) return Buffer.from(buffer.subarray(0, length))
-      length += bytesRead
+    for (let bytesRead = -1; bytesRead !== 0 && length < buffer.length; length += bytesRead) {
+      bytesRead = (await file.read(buffer, length, buffer.length - length)).bytesRead
     }
-    return `is larger than ${fileBytesMax} bytes: split it`
+    return length === buffer.length - 1 ? buffer.subarray(0, length) : 'was written to while it was read: read the folder again once that is done'
   } finally {
     await file.close()
   }
+}
+
+/** What to do instead of linking. Kubernetes mounts each file of a ConfigMap as a link through one that is called `..data`. */
+async function describeLink(path: string): Promise<string> {
+  const target = await readlink(path).catch(() => '')
+  if (!target.startsWith('..data/')) return 'is a symbolic link: put the file itself here'
+  return 'is a link into a mounted volume, such as a ConfigMap: copy the files into a folder of their own, or use `stint policy apply`'
+}
+
+/**
+ * A text that is another one whenever a file of the folder was changed, added, moved or taken away: made of names, sizes
+ * and times, without reading a file. Never throws: what cannot be looked at is part of the text.
+ */
+export async function markPolicyFolder(folder: string): Promise<string> {
+  const hash = createHash('sha256')
+  let left = filesMax
+  async function mark(path: string, depth: number): Promise<void> {
+    const entries = await readdir(path, { withFileTypes: true })
+    const named = entries.filter(({ name }) => !name.startsWith('.')).sort((a, b) => compareText(a.name, b.name))
+    for (const entry of named) {
+      const inner = join(path, entry.name)
+      const { ino, size, mtimeNs, ctimeNs } = await lstat(inner, { bigint: true })
+      hash.update(JSON.stringify([inner, `${ino} ${size} ${mtimeNs} ${ctimeNs}`]))
+      if (--left < 0) return
+      if (entry.isDirectory() && depth < depthMax) await mark(inner, depth + 1)
+    }
+  }
+  await mark(folder, 0).catch((error: unknown) => hash.update(error instanceof Error && 'code' in error ? String(error.code) : String(error)))
+  return hash.digest('hex')
 }
 
 function decodeUtf8(content: Buffer): string | undefined {

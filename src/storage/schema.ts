@@ -99,7 +99,7 @@ export interface WorkloadKeyTable {
   removed_at: string | null
 }
 
-interface OperatorTable {
+export interface OperatorTable {
   id: string
   name: string
   role: string
@@ -113,7 +113,9 @@ interface OperatorTable {
 /** A person who signed in by OpenID Connect, until the session ends. */
 interface OperatorSessionTable {
   id: string
-  /** The company issuer's name for the person. */
+  /** Who vouched for the person: the session ends with Stint's trust in it. */
+  issuer: string
+  /** The issuer's name for the person, by reference. */
   subject: string
   role: string
   /** Hex SHA-256 of the credential's secret part. */
@@ -124,7 +126,7 @@ interface OperatorSessionTable {
 }
 
 /** A one-time code with which an agent registers a key of its own. */
-interface EnrolmentTable {
+export interface EnrolmentTable {
   id: string
   workload: string
   /** Hex SHA-256 of the code's secret part. */

@@ -73,6 +73,7 @@ export async function insertWorkloadKeys(tx: Kysely<Schema>, workload: string, k
   await tx.insertInto('workload_key').values(rows).execute()
 }
 
+/** From that time on, which may lie ahead, the key proves nothing. */
 export async function markKeyRemoved(tx: Kysely<Schema>, kid: string, timeMs: number): Promise<void> {
   await tx.updateTable('workload_key').set({ removed_at: formatTime(timeMs) }).where('kid', '=', kid).execute()
 }

@@ -22,12 +22,19 @@ describe('describeEvent', () => {
       { ...request, decision: { verdict: 'needs_approval', approvals_needed: 2, reasons: ['r'], errors: [] } },
       'needs 2 approvals: tickets:read tickets:comment for 10m (by r)',
     ],
+    [
+      'an export',
+      { format: 'csv', selector: { workload: 'bot', from: '2026-01-01T00:00:00.000Z' }, first: 3, last: 99, actor: { kind: 'operator', id: '01' } },
+      'entries 3 to 99 of workload bot, from 2026-01-01T00:00:00.000Z as csv by operator 01',
+    ],
+    ['an export of all', { format: 'jsonl', selector: {}, first: 0, last: 7 }, 'entries 0 to 7 as jsonl'],
     ['a refusal', { code: 'invalid_scope', detail: 'no such action' }, 'invalid_scope: no such action'],
     [
       'strangers',
       { realm: 'workload', reason: 'signature_invalid', count: 12, claimed: { bot: 7 } },
       'workload signature_invalid, 12 times, claiming to be bot (7)',
     ],
+    ['a sign-in', { session: '01ab', issuer: 'https://id.example', subject: 'ada', role: 'admin' }, 'session 01ab of ada role admin issuer https://id.example'],
     ['one stranger', { realm: 'operator', reason: 'operator_unknown', count: 1 }, 'operator operator_unknown, 1 time'],
     [
       'a revocation of many',
@@ -36,6 +43,11 @@ describe('describeEvent', () => {
     ],
     ['a change', { before: { stage: 'pilot', tags: [] }, after: { stage: 'production', tags: [] } }, 'stage pilot → production'],
     ['a policy set', { policy_set: 'ab'.repeat(32), policies: 12, tools: 3 }, 'set abababababab policies 12 tools 3'],
+    [
+      'a rotation',
+      { workload: 'bot', kid: 'k2', alg: 'ES256', replaces: 'k1', until: '2026-11-21T10:00:00.000Z' },
+      'key k2 ES256 in place of k1 until 2026-11-21T10:00:00.000Z',
+    ],
     ['something unknown', { colour: 'red' }, ''],
     ['garbage', { actions: 'x', decision: [], ttl_seconds: 'x', actor: null, selector: 1, target: { a: 1 }, grant: [] }, ''],
   ])('tells of %s', (_what, event, expected) => {

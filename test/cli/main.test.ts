@@ -12,6 +12,8 @@ const commands = [
   'key',
   'key create',
   'key public',
+  'key rotate',
+  'enroll',
   'workload',
   'workload register',
   'workload show',
@@ -22,6 +24,16 @@ const commands = [
   'workload retire',
   'workload add-key',
   'workload remove-key',
+  'workload enroll',
+  'workload enrolments',
+  'workload cancel-enrolment',
+  'operator',
+  'operator create',
+  'operator show',
+  'operator list',
+  'operator rotate',
+  'operator revoke',
+  'whoami',
   'revoke',
   'audit',
   'audit list',
@@ -33,7 +45,7 @@ describe('help', () => {
     const { code, out, err } = await runRecorded([argument])
     expect([code, err]).toEqual([0, ''])
     for (const heading of ['For agents:', 'For admins:', 'For auditors:', 'For operators:', 'Examples:']) expect(out).toContain(heading)
-    for (const name of ['token', 'key', 'workload', 'policy', 'revoke', 'audit', 'serve', 'migrate', 'config']) {
+    for (const name of ['token', 'key', 'enroll', 'workload', 'policy', 'revoke', 'audit', 'serve', 'migrate', 'config']) {
       expect(out).toMatch(new RegExp(`^  ${name} +\\S`, 'm'))
     }
   })

@@ -106,7 +106,7 @@ describe('A production broker on SQLite', () => {
     const migrated = await site.run(['migrate', '--config', site.file, '--admin', 'ada'])
     expect(migrated).toMatchObject({ code: 0, out: expect.stringMatching(/^stint_op_\S+\n$/), err: expect.stringContaining('Ran 0001-foundation, 0002-operation.') })
     // A name is one operator's; a further admin is the way back where a credential was lost, and is recorded.
-    expect(await site.migrate('--admin', 'ada')).toMatchObject({ code: 1, out: '', err: expect.stringContaining('stint: There is an operator named ada already: choose another name.') })
+    expect(await site.migrate('--admin', 'ada')).toMatchObject({ code: 1, out: '', err: expect.stringContaining('stint: The name ada is taken; names are never used twice') })
     const further = await site.migrate('--admin', 'eve')
     expect(further).toMatchObject({ code: 0, out: expect.stringMatching(/^stint_op_\S+\n$/) })
     expect(await site.migrate()).toMatchObject({ code: 0, out: '', err: 'The schema is that of this version already.\n' })
@@ -187,6 +187,49 @@ describe('A production broker on SQLite', () => {
     expect(await site.ask('/healthz', '127.0.0.1')).toBe(200)
     expect(await site.ask('/healthz', '127.0.0.2')).toBe('ECONNRESET')
     expect((await program.stop()).code).toBe(0)
+  })
+
+  test('follows its policy folder, and reads it again when it gets SIGHUP', async () => {
+    const site = await createSite(sqlite)
+    await site.migrate()
+    const program = await site.serve()
+    const lines = () => program.said().err.trimEnd().split('\n').map((line) => JSON.parse(line) as Record<string, unknown>)
+    const rule = join(site.folder, 'policies/more.cedar')
+    const until = (text: string, count: number) => vi.waitFor(() => expect(program.said().err.split(text)).toHaveLength(count + 1), { timeout: 20_000, interval: 50 })
+    // By itself.
+    writeFileSync(rule, '@id("a") forbid (principal, action, resource) when { context.ttl > duration("1d") };')
+    await until('the policy folder came into force', 1)
+    writeFileSync(rule, '@id("a") forbid (principal, action == Action::"docs:raed", resource);')
+    await until('the policy folder cannot be used; the set in force stays', 1)
+    expect(lines().at(-1)).toMatchObject({ level: 'error', problems: [expect.stringMatching(/^more\.cedar:1:\d+ .*\(did you mean docs:read\?\)$/)] })
+    // When it is told to.
+    program.child.kill('SIGHUP')
+    await until('the policy folder cannot be used; the set in force stays', 2)
+    expect(await site.ask('/readyz')).toBe(200)
+    writeFileSync(rule, '')
+    program.child.kill('SIGHUP')
+    await until('the policy folder came into force', 2)
+    expect(await program.stop()).toMatchObject({ code: 0, signal: null })
+
+    // The folder was changed while nothing served; what is in force stays, until somebody asks.
+    writeFileSync(rule, '@id("b") forbid (principal, action, resource) when { context.ttl > duration("1d") };')
+    const again = await site.serve()
+    expect(again.said().err).toContain('the policy folder is not what is in force, which stays: to put the folder in force, send SIGHUP')
+    again.child.kill('SIGHUP')
+    await again.until('the policy folder came into force')
+    expect(await again.stop('SIGINT')).toMatchObject({ code: 0, signal: null })
+  })
+
+  test('ends by SIGHUP where its output is a terminal: that one was closed', async () => {
+    const site = await createSite(sqlite)
+    await site.migrate()
+    const serving = runRecorded(['serve', '--config', site.file], { columns: 80 })
+    await vi.waitFor(async () => expect(await site.ask('/readyz')).toBe(200), { timeout: 20_000, interval: 50 })
+    // As the kernel would send it to this process, in which the broker runs.
+    await vi.waitFor(() => expect(process.listenerCount('SIGHUP')).toBe(1))
+    process.emit('SIGHUP')
+    expect(await serving).toMatchObject({ code: 0, err: expect.stringContaining('stopping: finishing what was begun') as string })
+    process.removeAllListeners('SIGHUP')
   })
 
   test('is stopped, whatever connections are open on which nothing has come', async () => {

@@ -15,6 +15,9 @@ export interface Surroundings {
   readonly env?: Readonly<Record<string, string | undefined>>
   readonly input?: string
   readonly columns?: number
+  readonly errColumns?: number
+  /** What the person at the terminal answers, to whatever is asked. */
+  readonly answer?: string
 }
 
 /** Runs one command line with nothing of this machine's environment, and returns what it said. */
@@ -30,10 +33,18 @@ export function createRecorder(surroundings: Surroundings = {}): { readonly io: 
   let err = ''
   const io: Io = {
     out: (text) => void (out += text),
+    write: async (bytes) => void (out += Buffer.from(bytes).toString()),
     err: (text) => void (err += text),
     readInput: async () => surroundings.input ?? '',
+    ...(surroundings.answer !== undefined && {
+      ask: async (question: string) => {
+        err += question
+        return surroundings.answer ?? ''
+      },
+    }),
     env: surroundings.env ?? {},
     columns: surroundings.columns,
+    errColumns: surroundings.errColumns,
   }
   return { io, read: () => ({ out, err }) }
 }

@@ -4,7 +4,7 @@ import { getRequestListener } from '@hono/node-server'
 import { onTestFinished } from 'vitest'
 import { createAdminClient, type AdminClient } from '../../src/client/admin.ts'
 import { systemClock } from '../../src/kernel/clock.ts'
-import { startBroker, type TestBroker } from '../broker.ts'
+import { startBroker, type BrokerOptions, type TestBroker } from '../broker.ts'
 
 export interface RealBroker {
   readonly url: string
@@ -35,7 +35,7 @@ permit (principal in Team::"support", action == Action::"tickets:delete", resour
 }
 
 /** A whole broker that listens on a free port of this machine, by the machine's clock; gone after the test. */
-export async function startRealBroker(): Promise<RealBroker> {
+export async function startRealBroker(options: Pick<BrokerOptions, 'signIn'> = {}): Promise<RealBroker> {
   let broker: TestBroker | undefined
   const server = createServer((request, response) => {
     if (broker === undefined) throw new Error('the broker is not there yet')
@@ -52,7 +52,7 @@ export async function startRealBroker(): Promise<RealBroker> {
   // The issuer is where the broker listens, and that is known only now.
   const url = `http://127.0.0.1:${address.port}`
   const policies = new Map(Object.entries(policyFiles))
-  broker = await startBroker('sqlite', { issuer: url, development: true, clock: systemClock, policies })
+  broker = await startBroker('sqlite', { issuer: url, development: true, clock: systemClock, policies, ...options })
   const operator = broker.adminCredential
   return { url, operator, admin: createAdminClient({ url, token: operator }) }
 }

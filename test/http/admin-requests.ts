@@ -1,4 +1,5 @@
 import { expect } from 'vitest'
+import type { Route } from '../../src/http/route.ts'
 import { createAgent, issuer, type TestAgent, type TestBroker } from '../broker.ts'
 
 export type Body = Record<string, unknown>
@@ -11,6 +12,11 @@ export async function answerOf(response: Response): Promise<{ status: number; bo
 /** A workload's side that nobody has registered yet. */
 export async function newAgent(broker: TestBroker, name = 'bot'): Promise<TestAgent> {
   return createAgent(name, issuer, broker.clock)
+}
+
+/** The address of a route as it stands in the table, with something in each place of its path. */
+export function pathOf({ path }: Pick<Route, 'path'>): string {
+  return path.replaceAll(':kid', 'A'.repeat(43)).replaceAll(':id', '0'.repeat(16)).replaceAll(/:\w+/g, 'bot')
 }
 
 /** A registration that is in order, with single members replaced. */

@@ -81,7 +81,7 @@ describeEngines('When the database fails', (engine) => {
     expect(JSON.parse(line)).toMatchObject({
       level: 'error',
       method: 'GET',
-      path: '/v1/workloads',
+      route: '/v1/workloads',
       error: { cause: { message: expect.stringContaining('workload') } },
     })
     expect(line).not.toContain(broker.adminCredential)

@@ -53,7 +53,13 @@ describe('A stranger', () => {
     )
     const expected = JSON.stringify([
       401,
-      [['cache-control', 'no-store'], ['content-type', 'application/json'], ['x-content-type-options', 'nosniff']],
+      [
+        ['cache-control', 'no-store'],
+        ['content-security-policy', "default-src 'none'; frame-ancestors 'none'"],
+        ['content-type', 'application/json'],
+        ['strict-transport-security', 'max-age=31536000'],
+        ['x-content-type-options', 'nosniff'],
+      ],
       JSON.stringify({
         error: 'invalid_client',
         error_description:

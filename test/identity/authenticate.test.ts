@@ -72,6 +72,15 @@ describe('accepts', () => {
     expect(await refusalOf(compact)).toBe('accepted')
   })
 
+  test('a key that ends in a moment, named or not, and the assertion no longer than it', async () => {
+    const ending = makeKey('ES256', { removedAtMs: nowMs + 1 })
+    const context = contextOf(makeWorkload([ec, ending]))
+    for (const named of [{ kid: ending.kid }, {}]) {
+      const result = await authenticate(signCompact(ending, { alg: 'ES256', ...named }, goodClaims), context)
+      expect(result).toMatchObject({ ok: true, principal: { kid: ending.kid, assertion: { expiresAtMs: nowMs + 1 } } })
+    }
+  })
+
   test('says who it is, by which key, and until when the assertion lives', async () => {
     const result = await authenticate(good, contextOf(workload))
     expect(result).toEqual({
@@ -342,6 +351,13 @@ describe('refuses a workload', () => {
 
   test('by a key that was removed', async () => {
     expect(await refusalOf(signedBy(removed))).toBe('key_removed')
+  })
+
+  test('by a key that has just ended', async () => {
+    const ended = makeKey('ES256', { removedAtMs: nowMs })
+    const context = contextOf(makeWorkload([ended]))
+    expect(await refusalOf(signCompact(ended, { alg: 'ES256', kid: ended.kid }, goodClaims), context)).toBe('key_removed')
+    expect(await refusalOf(signCompact(ended, { alg: 'ES256' }, goodClaims), context)).toBe('key_unknown')
   })
 
   test('by a key that was removed, without a kid', async () => {

@@ -1,6 +1,13 @@
 import { createHash } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
-import { createOperatorCredential, operatorMatches, parseOperatorCredential } from '../../src/identity/operator.ts'
+import {
+  createOperatorCredential,
+  operatorMatches,
+  operatorNamePattern,
+  operatorStatus,
+  parseOperatorCredential,
+  type OperatorStatus,
+} from '../../src/identity/operator.ts'
 import { systemRandom } from '../../src/kernel/ids.ts'
 
 describe('an operator credential', () => {
@@ -13,9 +20,17 @@ describe('an operator credential', () => {
     expect(secretHash).toBe(createHash('sha256').update(secret).digest('hex'))
   })
 
-  test('is parsed back to its id and hash', () => {
-    const { id, credential, secretHash } = createOperatorCredential(systemRandom)
-    expect(parseOperatorCredential(credential.reveal())).toEqual({ id, secretHash })
+  test.each(['operator', 'session'] as const)('is parsed back to its kind (%s), id and hash', (kind) => {
+    const { id, credential, secretHash } = createOperatorCredential(systemRandom, { kind })
+    expect(parseOperatorCredential(credential.reveal())).toEqual({ kind, id, secretHash })
+  })
+
+  test('in place of an earlier one keeps its id alone', () => {
+    const first = createOperatorCredential(systemRandom)
+    const second = createOperatorCredential(systemRandom, { id: first.id })
+    expect(second.id).toBe(first.id)
+    expect(second.secretHash).not.toBe(first.secretHash)
+    expect(parseOperatorCredential(second.credential.reveal())).toMatchObject({ id: first.id, secretHash: second.secretHash })
   })
 
   test('does not show itself', () => {
@@ -40,6 +55,28 @@ describe('an operator credential', () => {
   test.each(malformed)('is refused with %s', (_name, text) => {
     expect(parseOperatorCredential(text)).toBeUndefined()
     expect(parseOperatorCredential(`stint_op_${id}_${secret}`)).toBeDefined()
+  })
+})
+
+describe('operatorStatus', () => {
+  const cases: [string, Parameters<typeof operatorStatus>[0], OperatorStatus][] = [
+    ['neither', {}, 'active'],
+    ['a time to come', { expiresAtMs: 1001 }, 'active'],
+    ['this very moment', { expiresAtMs: 1000 }, 'expired'],
+    ['a time that has passed', { expiresAtMs: 999 }, 'expired'],
+    ['a revocation', { revokedAtMs: 1000 }, 'revoked'],
+    ['a revocation before the end', { expiresAtMs: 2000, revokedAtMs: 5 }, 'revoked'],
+    ['a revocation after the end', { expiresAtMs: 5, revokedAtMs: 10 }, 'revoked'],
+  ]
+  test.each(cases)('with %s', (_name, operator, expected) => {
+    expect(operatorStatus(operator, 1000)).toBe(expected)
+  })
+})
+
+describe("an operator's name", () => {
+  test.each(['a', '0', 'ada', 'ci.audit-2_x', 'a'.repeat(63)])('may be %s', (name) => expect(name).toMatch(operatorNamePattern))
+  test.each(['', 'A', '.a', '-a', '_a', '..', 'a b', 'a/b', 'ada\n', 'jo@example.com', 'ä', 'a'.repeat(64)])('may not be %j', (name) => {
+    expect(name).not.toMatch(operatorNamePattern)
   })
 })
 

@@ -40,6 +40,11 @@ test('a good registration becomes what the broker works with', () => {
   expect(parseRegistration(good, nowMs)).toEqual({ ...rest, reviewAtMs: Date.parse('2027-03-31T00:00:00Z') })
 })
 
+test('keys may be left out: they are enrolled later', () => {
+  const { jwks: _, ...rest } = good
+  expect(parseRegistration(rest, nowMs)).not.toHaveProperty('jwks')
+})
+
 test('tags may be left out', () => {
   const { tags: _, ...rest } = good
   expect(parseRegistration(rest, nowMs).tags).toEqual([])
@@ -123,7 +128,6 @@ const refused: [string, object, RegExp][] = [
   ['a review today', { review_at: '2026-11-21' }, /^review_at must be in the future$/],
   ['a review now', { review_at: '2026-11-21T12:00:00Z' }, /^review_at must be in the future$/],
   ['a review in 401 days', { review_at: formatTime(nowMs + 400 * dayMs + 1) }, /^review_at must be at most 400 days/],
-  ['no jwks', { jwks: undefined }, /^jwks is required$/],
   ['a misspelt field', { review_date: 'x' }, /^review_date is not a known field: did you mean review_at\?$/],
   ['an unknown field', { password: 'x' }, /^password is not a known field: the fields are name, environment,/],
   ['a field of a workload', { status: 'active' }, /^status is not a known field/],

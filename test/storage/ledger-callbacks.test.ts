@@ -11,7 +11,7 @@ const recorded = { status: 'recorded' }
 const done = { result: 'done', events: [note('by callback')], raisesEpoch: false } as const
 
 function addOperator(tx: Kysely<Schema>, id: string): Promise<void> {
-  return insertOperator(tx, { id, name: id, role: 'admin', secretHash: 'h' }, startMs)
+  return insertOperator(tx, { id, name: id, role: 'admin', secretHash: 'h', createdAtMs: startMs })
 }
 
 async function operatorIds(db: Kysely<Schema>): Promise<string[]> {

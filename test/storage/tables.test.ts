@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { formatTime } from '../../src/kernel/clock.ts'
-import { insertSealingKey, insertSigningKey, listSealingKeys, listSigningKeys, type SigningKeyRow } from '../../src/storage/keys.ts'
+import { insertSealingKey, insertSigningKey, listSealingKeys, listSigningKeys, type NewSigningKey } from '../../src/storage/keys.ts'
 import { countOperators, findOperator, insertOperator } from '../../src/storage/operators.ts'
 import { putPolicyInForce, readPolicyFiles, readPolicyInForce } from '../../src/storage/policy-sets.ts'
 import { readTime } from '../../src/storage/time.ts'
@@ -25,7 +25,7 @@ describeEngines('The tables', (engine) => {
 
   test('keep keys, in the order in which they sign', async () => {
     const database = await (await createTestDatabase(engine)).open()
-    const signing = (kid: string, signFromMs: number, verifyUntilMs?: number): SigningKeyRow => ({
+    const signing = (kid: string, signFromMs: number, verifyUntilMs?: number): NewSigningKey => ({
       kid,
       use: 'token',
       alg: 'ES256',
@@ -50,12 +50,12 @@ describeEngines('The tables', (engine) => {
 
   test('keep operators, one to a name, and take no unknown role for the one there is', async () => {
     const database = await (await createTestDatabase(engine)).open()
-    const operator = { id: 'op_1', name: 'first admin', role: 'admin', secretHash: 'ab' } as const
+    const operator = { id: 'op_1', name: 'first admin', role: 'admin', secretHash: 'ab', createdAtMs: startMs } as const
     expect(await countOperators(database.read)).toBe(0)
-    await database.write(({ db }) => insertOperator(db, operator, startMs))
+    await database.write(({ db }) => insertOperator(db, operator))
     expect(await findOperator(database.read, 'op_1')).toEqual(operator)
     expect(await findOperator(database.read, 'op_2')).toBeUndefined()
-    const again = await database.write(({ db }) => insertOperator(db, { ...operator, id: 'op_2' }, startMs)).catch((error: unknown) => error)
+    const again = await database.write(({ db }) => insertOperator(db, { ...operator, id: 'op_2' })).catch((error: unknown) => error)
     expect(database.isUniqueViolation(again)).toBe(true)
     const janitor = { id: 'op_3', name: 'a', role: 'janitor', secret_hash: 'h', created_at: formatTime(startMs) }
     await database.write(async ({ db }) => void (await db.insertInto('operator').values(janitor).execute()))

@@ -1,0 +1,79 @@
+import type { JsonObject, JsonValue } from './encode.ts'
+
+// Each is a member of the event, or else of its decision; the whole event stands in the last one.
+const columns = [
+  'index',
+  'time',
+  'type',
+  'actor',
+  'workload',
+  'tool',
+  'actions',
+  'target',
+  'task',
+  'grant',
+  'expires_at',
+  'verdict',
+  'reasons',
+  'policy_set',
+  'code',
+  'detail',
+  'reason',
+  'request_id',
+] as const
+
+/** The first line of the log as CSV (RFC 4180). */
+export const csvHeader = `${[...columns, 'event'].join(',')}\r\n`
+
+/**
+ * One entry as one line of CSV (RFC 4180), from its body as stored. Whatever a spreadsheet could take for a formula is
+ * defused, in the event's JSON without changing what it stands for; in the other columns control characters become spaces.
+ */
+export function formatCsvLine(body: string): string {
+  // Written by `makeEntry` alone.
+  const event = JSON.parse(body) as JsonObject
+  const decision = isObject(event['decision']) ? event['decision'] : undefined
+  const cells = columns.map((name) => formatCell(name === 'actor' ? describeActor(event[name]) : (event[name] ?? decision?.[name])))
+  return `${cells.join(',')},${quote(defuseJson(body))}\r\n`
+}
+
+/** Numbers stay numbers; lists of words are separated by spaces. */
+function formatCell(value: JsonValue | undefined): string {
+  if (value === undefined || value === null) return ''
+  if (typeof value === 'number') return String(value)
+  if (typeof value === 'string') return quote(defuseText(value))
+  return quote(defuseText(Array.isArray(value) ? value.join(' ') : JSON.stringify(value)))
+}
+
+/** `operator 0123…`, `workload triage-bot`, `stranger`. */
+function describeActor(actor: JsonValue | undefined): string {
+  return isObject(actor) ? [actor['kind'], actor['id']].filter((part) => typeof part === 'string').join(' ') : ''
+}
+
+function isObject(value: JsonValue | undefined): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function quote(text: string): string {
+  return `"${text.replaceAll('"', '""')}"`
+}
+
+// What begins a formula in one spreadsheet or another, the full-width forms among it.
+const formula = '[=+\\-@\\uff1d\\uff0b\\uff0d\\uff20]'
+// Also behind what another spreadsheet takes for the end of a cell, by its own settings or after a careless import.
+const formulaOfCell = new RegExp(`(^|[,;:|"'])(\\s*)(?=${formula})`, 'gu')
+const formulaOfWord = new RegExp(`(?<![\\p{L}\\p{N}])${formula}`, 'gu')
+
+/** The text with an apostrophe before each sign that could begin a formula, which makes it text to a spreadsheet. */
+function defuseText(text: string): string {
+  return text.replaceAll(/\p{Cc}/gu, ' ').replaceAll(formulaOfCell, "$1$2'")
+}
+
+/** The same JSON value with such signs escaped; they can only stand in strings, or begin a number. */
+function defuseJson(json: string): string {
+  return json.replaceAll(/"(?:[^"\\]|\\.)*"/g, (text) => text.replaceAll(formulaOfWord, escapeSign))
+}
+
+function escapeSign(sign: string): string {
+  return `\\u${sign.charCodeAt(0).toString(16).padStart(4, '0')}`
+}

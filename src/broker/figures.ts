@@ -1,0 +1,58 @@
+import { roles } from '../identity/operator.ts'
+import { workloadStatuses } from '../identity/workload.ts'
+import type { Reading } from '../kernel/meter.ts'
+import { countWorkloads } from '../storage/figures.ts'
+import { readHead } from '../storage/head.ts'
+import { countActiveOperators } from '../storage/operators.ts'
+import type { Broker } from './broker.ts'
+
+const aheadMs = 14 * 86_400_000
+
+/**
+ * What an operator watches of the state of things. Each part is read for itself: one that the database does not answer is
+ * left out, and the others are told.
+ */
+export async function readFigures(broker: Pick<Broker, 'clock' | 'database' | 'knowledge' | 'ledger'>): Promise<Reading[]> {
+  const { clock, ledger } = broker
+  const parts = await Promise.allSettled([readState(broker), readWorkloads(broker), readOperators(broker)])
+  return [
+    { name: 'log_halted', labels: {}, value: ledger.halted === undefined ? 0 : 1 },
+    { name: 'clock_behind_seconds', labels: {}, value: (ledger.nowMs() - clock.nowMs()) / 1000 },
+    { name: 'database_answers', labels: {}, value: parts.every(({ status }) => status === 'fulfilled') ? 1 : 0 },
+    ...parts.flatMap((part) => (part.status === 'fulfilled' ? part.value : [])),
+  ]
+}
+
+type Source = Pick<Broker, 'database' | 'knowledge' | 'ledger'>
+
+async function readState({ database, knowledge, ledger }: Source): Promise<Reading[]> {
+  const { size, epoch } = await readHead(database.read)
+  const { policySet, policyInForce } = await knowledge.refresh()
+  return [
+    { name: 'epoch', labels: {}, value: epoch },
+    { name: 'log_entries', labels: {}, value: size },
+    { name: 'policies', labels: {}, value: policySet?.policies.length ?? 0 },
+    { name: 'tools', labels: {}, value: policySet?.catalog.size ?? 0 },
+    ...(policyInForce === undefined
+      ? []
+      : [{ name: 'policy_set_age_seconds', labels: {}, value: (ledger.nowMs() - policyInForce.sinceMs) / 1000 } as const]),
+  ]
+}
+
+async function readWorkloads({ database, ledger }: Source): Promise<Reading[]> {
+  const counted = await countWorkloads(database.read, ledger.nowMs(), ledger.nowMs() + aheadMs)
+  const of = (status: string) => counted.find((one) => one.status === status)
+  return [
+    ...workloadStatuses.map((status) => ({ name: 'workloads', labels: { status }, value: of(status)?.count ?? 0 }) as const),
+    { name: 'reviews_due', labels: {}, value: of('active')?.due ?? 0 },
+    { name: 'reviews_overdue', labels: {}, value: (of('active')?.overdue ?? 0) + (of('suspended')?.overdue ?? 0) },
+  ]
+}
+
+async function readOperators({ database, ledger }: Source): Promise<Reading[]> {
+  const counts = await countActiveOperators(database.read, ledger.nowMs(), ledger.nowMs() + aheadMs)
+  return roles.flatMap((role): Reading[] => [
+    { name: 'operators', labels: { role }, value: counts[role].active },
+    { name: 'operators_expiring', labels: { role }, value: counts[role].expiring },
+  ])
+}

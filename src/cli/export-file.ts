@@ -1,0 +1,152 @@
+import { existsSync } from 'node:fs'
+import { constants, open, readFile, rename, rm, writeFile, type FileHandle } from 'node:fs/promises'
+import { indexOfLast } from '../client/export.ts'
+import type { AuditExportQuery } from '../client/records.ts'
+import { CommandError } from './command.ts'
+
+/** What a file holds, or is to hold: which broker's entries, and which of them. */
+export interface ExportPlan {
+  readonly url: string
+  readonly query: AuditExportQuery
+}
+
+/** A file that an export is written to: under another name, FILE.part, until it is complete. */
+export interface ExportFile {
+  /** What is to be asked for: what the plan says, behind what is there already and up to where that would have ended. */
+  readonly query: AuditExportQuery
+  /** Takes note of the range that was promised, before the first line. */
+  begin(range: { readonly first: number; readonly last: number }): Promise<void>
+  write(bytes: Uint8Array): Promise<void>
+  /** Gives the complete file its name. */
+  finish(): Promise<void>
+  /** Leaves what there is for another run, and says whether there is something. */
+  leave(): Promise<boolean>
+}
+
+/** Makes a file that was not there, and that nobody else can read. Throws a `CommandError` that says what is in the way. */
+export async function createExportFile(path: string, plan: ExportPlan): Promise<ExportFile> {
+  const { part, notes } = namesOf(path)
+  refuseExisting(path)
+  const file = await openPart(part, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_EXCL, (code) =>
+    code === 'EEXIST' ? `${part} is there from a run that did not end: add --resume to go on, or remove it to start afresh` : undefined,
+  )
+  let begun = false
+  return {
+    query: plan.query,
+    async begin({ first, last }) {
+      await rm(notes, { force: true })
+      await writeFile(notes, `${JSON.stringify({ ...plan, first, last })}\n`, { flag: 'wx', mode: 0o600 })
+      begun = true
+    },
+    ...writerOf(file, path),
+    async leave() {
+      await file.close()
+      if (!begun) await rm(part, { force: true })
+      return begun
+    },
+  }
+}
+
+/**
+ * Opens what a run that did not end has left of this plan, less the line that it was in the middle of. Throws a
+ * `CommandError` where there is nothing to go on with.
+ */
+export async function reopenExportFile(path: string, plan: ExportPlan): Promise<ExportFile> {
+  const { part, notes } = namesOf(path)
+  refuseExisting(path)
+  const { first, last } = await readNotes(part, notes, plan)
+  const file = await openPart(part, constants.O_RDWR | constants.O_APPEND | constants.O_NOFOLLOW, (code) =>
+    code === 'ENOENT' ? `there is no ${part} to go on with: leave --resume out` : undefined,
+  )
+  const after = await cutToEntries(file, part, plan.query.format ?? 'jsonl')
+  return {
+    query: { ...plan.query, ...(after !== undefined && { after }), ...(last >= first && { until: last }) },
+    begin: async () => undefined,
+    ...writerOf(file, path),
+    leave: async () => (await file.close(), true),
+  }
+}
+
+function namesOf(path: string) {
+  return { part: `${path}.part`, notes: `${path}.part.json` }
+}
+
+function refuseExisting(path: string): void {
+  if (existsSync(path)) throw new CommandError(`${path} exists already and is left as it is: choose another name`)
+}
+
+async function openPart(part: string, flags: number, explain: (code: string) => string | undefined): Promise<FileHandle> {
+  try {
+    return await open(part, flags, 0o600)
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : String(error)
+    const usual = code === 'ENOENT' ? 'its folder does not exist' : code
+    throw new CommandError(explain(code) ?? `cannot open ${part}: ${usual}`)
+  }
+}
+
+function writerOf(file: FileHandle, path: string): Pick<ExportFile, 'write' | 'finish'> {
+  return {
+    write: (bytes) => file.appendFile(bytes),
+    async finish() {
+      // The name says that the file is complete: not before all of it is on the disk.
+      await file.sync()
+      await file.close()
+      refuseExisting(path)
+      const { part, notes } = namesOf(path)
+      await rename(part, path)
+      await rm(notes, { force: true })
+    },
+  }
+}
+
+interface Notes extends ExportPlan {
+  readonly first: number
+  readonly last: number
+}
+
+async function readNotes(part: string, notes: string, plan: ExportPlan): Promise<Notes> {
+  const startAfresh = `remove ${part} and leave --resume out`
+  let found: Notes
+  try {
+    // Written by `begin` alone; what is in it is compared below.
+    found = JSON.parse(await readFile(notes, 'utf8')) as Notes
+  } catch {
+    if (!existsSync(part)) throw new CommandError(`there is no ${part} to go on with: leave --resume out`)
+    throw new CommandError(`${notes}, which says what ${part} holds, cannot be read: ${startAfresh}`)
+  }
+  const { url, query, first, last } = found
+  if (JSON.stringify({ url, query }) !== JSON.stringify({ url: plan.url, query: plan.query })) {
+    throw new CommandError(`${part} was begun with other options (${JSON.stringify({ url, ...query })}): give the same, or ${startAfresh}`)
+  }
+  if (Number.isSafeInteger(first) && Number.isSafeInteger(last)) return found
+  throw new CommandError(`${notes} does not say where ${part} ends: ${startAfresh}`)
+}
+
+// More than the longest line, twice.
+const tailBytes = 3 * 1024 * 1024
+
+/** Cuts the file behind its last whole entry, and returns that one's index; a header alone goes too, for it will come again. */
+async function cutToEntries(file: FileHandle, part: string, format: 'jsonl' | 'csv'): Promise<number | undefined> {
+  const { size } = await file.stat()
+  const from = Math.max(0, size - tailBytes)
+  const tail = Buffer.alloc(size - from)
+  let read = 0
+  for (let got = -1; got !== 0 && read < tail.length; read += got) {
+    got = (await file.read(tail, read, tail.length - read, from + read)).bytesRead
+  }
+  const whole = tail.subarray(0, tail.lastIndexOf(0x0a) + 1)
+  const last = readLast(whole, part, format)
+  if (last === undefined && from > 0) throw new CommandError(`${part} is no export: remove it and leave --resume out`)
+  const end = last === undefined ? 0 : from + whole.length
+  await file.truncate(end)
+  return last
+}
+
+function readLast(lines: Buffer, part: string, format: 'jsonl' | 'csv'): number | undefined {
+  try {
+    return indexOfLast(lines, format)
+  } catch {
+    throw new CommandError(`${part} does not end with an entry as ${format}: remove it and leave --resume out`)
+  }
+}

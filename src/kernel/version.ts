@@ -1,0 +1,9 @@
+import { readFileSync } from 'node:fs'
+
+/** The version of this program. */
+export function readVersion(): string {
+  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8')
+  // The project's own file: it has a version.
+  const { version } = JSON.parse(text) as { version: string }
+  return version
+}

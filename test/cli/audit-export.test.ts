@@ -1,0 +1,237 @@
+import { once } from 'node:events'
+import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { join } from 'node:path'
+import { getRequestListener } from '@hono/node-server'
+import { beforeEach, describe, expect, it, onTestFinished } from 'vitest'
+import { csvHeader, formatCsvLine } from '../../src/audit/csv.ts'
+import { startBroker, type TestBroker } from '../broker.ts'
+import { startProgram } from '../program.ts'
+import { note } from '../storage/changes.ts'
+import { startTcpProxy } from '../storage/tcp-proxy.ts'
+import { createFolder, runRecorded, type Surroundings } from './recorder.ts'
+
+/** A broker behind a wire that the test can cut, and the command line of an auditor there. */
+async function setUp() {
+  const broker = await startBroker('sqlite')
+  const server = createServer((request, response) => void getRequestListener(broker.app.fetch)(request, response))
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  onTestFinished(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  const address = server.address()
+  if (address === null || typeof address === 'string') throw new Error('no port')
+  const proxy = await startTcpProxy(address.port)
+  const env = { STINT_URL: `http://127.0.0.1:${proxy.port}`, STINT_OPERATOR_TOKEN: await broker.createOperator('auditor') }
+  const run = (args: readonly string[], more: Surroundings = {}) => runRecorded(['audit', 'export', ...args], { ...more, env })
+  return { broker, proxy, env, run, folder: createFolder() }
+}
+
+/** Entries enough that no buffer on the way holds them all. */
+async function fill({ broker }: TestBroker, workload = 'bot'): Promise<void> {
+  const detail = 'x'.repeat(20_000)
+  for (let i = 0; i < 8; i++) await Promise.all(Array.from({ length: 100 }, () => broker.ledger.append({ events: [note(detail, workload)] })))
+}
+
+const readBodies = async ({ broker }: TestBroker) => (await broker.database.read.selectFrom('audit_event').select('body').orderBy('idx').execute()).map((row) => row.body)
+const asJsonl = (bodies: readonly string[]) => bodies.map((body) => `${body}\n`).join('')
+const asCsv = (bodies: readonly string[]) => csvHeader + bodies.map(formatCsvLine).join('')
+const exportsOf = async (broker: TestBroker) => (await broker.events()).filter((event) => event.type === 'audit.exported')
+
+let set: Awaited<ReturnType<typeof setUp>>
+beforeEach(async () => {
+  set = await setUp()
+})
+
+describe('stint audit export', () => {
+  it('writes the log to standard output, and nothing else', async () => {
+    const { broker, run } = set
+    const bodies = await readBodies(broker)
+    expect(await run([])).toEqual({ code: 0, out: asJsonl(bodies), err: '' })
+    const more = await readBodies(broker)
+    expect(await run(['--format', 'csv'])).toEqual({ code: 0, out: asCsv(more), err: '' })
+    const watched = await run(['--type', 'log.opened'], { errColumns: 80 })
+    expect(watched).toMatchObject({ code: 0, out: asJsonl(bodies.slice(0, 1)) })
+    expect(watched.err).toMatch(/^\r1 entries, at 0 of 0 to \d+, \d+\/s\u001b\[K\r\u001b\[K1 entry of 0 to \d+; audit entry \d+\n$/)
+  })
+
+  it('hands over each option', async () => {
+    const { broker, run } = set
+    const options = { workload: 'bot', tool: 'tickets', type: 'grant.issued', grant: 'grant_1', task: 't-1', from: '2026-01-01T00:00:00.000Z', to: '2026-02-01T00:00:00.000Z' }
+    const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, value.replace('T00:00:00.000Z', '')])
+    expect(await run(args)).toEqual({ code: 0, out: '', err: '' })
+    expect((await exportsOf(broker)).at(-1)).toMatchObject({ format: 'jsonl', selector: options })
+  })
+
+  it('writes a file of its own, whole or not at all', async () => {
+    const { broker, run, folder } = set
+    await fill(broker)
+    const bodies = await readBodies(broker)
+    const file = join(folder, 'log.jsonl')
+    const { code, out, err } = await run(['--output', file])
+    expect([code, err]).toEqual([0, ''])
+    expect(out).toBe(`${file}: ${bodies.length} entries of 0 to ${bodies.length - 1}; audit entry ${bodies.length}\n`)
+    expect(readFileSync(file, 'utf8')).toBe(asJsonl(bodies))
+    expect(statSync(file).mode & 0o777).toBe(0o600)
+    expect([`${file}.part`, `${file}.part.json`].map((name) => existsSync(name))).toEqual([false, false])
+
+    expect(await run(['--output', file])).toMatchObject({ code: 1, out: '', err: `stint: ${file} exists already and is left as it is: choose another name\n` })
+    const json = await run(['--output', join(folder, 'none.csv'), '--format', 'csv', '--type', 'grant.issued', '--json'])
+    expect(JSON.parse(json.out)).toEqual({ file: join(folder, 'none.csv'), first: 0, last: bodies.length, entries: 0, audit_index: bodies.length + 1 })
+    expect(readFileSync(join(folder, 'none.csv'), 'utf8')).toBe(csvHeader)
+  })
+
+  it('leaves nothing behind where it was refused', async () => {
+    const { run, folder, env, broker } = set
+    const file = join(folder, 'log.jsonl')
+    expect(await run(['--output', file, '--from', '2026-02-01', '--to', '2026-01-01'])).toMatchObject({ code: 1, err: 'stint: from must not be after to\n' })
+    expect(await run(['--output', file, '--type', 'grant.isued'])).toMatchObject({ code: 1, err: expect.stringContaining('did you mean grant.issued?') })
+    const approver = await broker.createOperator('approver')
+    const refused = await runRecorded(['audit', 'export', '--output', file], { env: { ...env, STINT_OPERATOR_TOKEN: approver } })
+    expect(refused).toMatchObject({ code: 1, err: expect.stringContaining('needs the role admin or auditor') })
+    expect(await run(['--output', join(folder, 'no/log')])).toMatchObject({ code: 1, err: expect.stringContaining('its folder does not exist') })
+    expect([file, `${file}.part`, `${file}.part.json`].map((name) => existsSync(name))).toEqual([false, false, false])
+    expect(await exportsOf(broker)).toEqual([])
+  })
+
+  it.each([
+    [['--format', 'xml'], '--format must be jsonl or csv'],
+    [['--resume'], '--resume goes on with a file: give --output FILE'],
+    [['--json'], '--json tells of a file: give --output FILE'],
+    [['--output', ''], '--output is empty'],
+    [['--retries', 'x'], '--retries must be a whole number'],
+    [['--from', 'yesterday'], '--from must be a date'],
+    [['file'], 'only options are taken here'],
+  ])('%j is wrong usage', async (args, message) => {
+    expect(await set.run(args)).toMatchObject({ code: 2, out: '', err: expect.stringContaining(message) })
+  })
+
+  it.each(['jsonl', 'csv'] as const)('as %s goes on by itself when its connection is cut, again and again', async (format) => {
+    const { broker, run, proxy, folder } = set
+    await fill(broker)
+    const bodies = await readBodies(broker)
+    const asText = format === 'csv' ? asCsv : asJsonl
+    // Wherever it happens to be: in the middle of a line, most often.
+    let passed = 0
+    let cuts = 0
+    proxy.onAnswer = (data, connection) => {
+      passed += data.length
+      if (passed < 3_000_000 * (cuts + 1) || cuts === 3) return 'forward'
+      cuts++
+      connection.client.write(data.subarray(0, 1000), () => connection.cut())
+      return 'drop'
+    }
+    const file = join(folder, 'log')
+    const running = run(['--output', file, '--format', format])
+    expect(await running).toMatchObject({ code: 0, err: '' })
+    expect(cuts).toBe(3)
+    expect(readFileSync(file, 'utf8')).toBe(asText(bodies))
+    const events = await exportsOf(broker)
+    expect(events).toHaveLength(4)
+    for (const event of events) expect(event).toMatchObject({ last: bodies.length - 1, selector: {} })
+  })
+
+  it('that was killed goes on with --resume, up to where it would have ended', async () => {
+    const { broker, proxy, folder, env, run } = set
+    await fill(broker)
+    const bodies = await readBodies(broker)
+    const file = join(folder, 'log.jsonl')
+    let passed = 0
+    proxy.onAnswer = (data) => ((passed += data.length), passed > 5_000_000 ? 'drop' : 'forward')
+    const program = startProgram(['audit', 'export', '--output', file], { cwd: folder, env })
+    while (passed < 5_000_000) await new Promise((resolve) => setTimeout(resolve, 20))
+    await program.stop('SIGKILL')
+    proxy.onAnswer = () => 'forward'
+    await fill(broker, 'another')
+    expect(statSync(`${file}.part`).mode & 0o777).toBe(0o600)
+    const begun = readFileSync(`${file}.part`, 'utf8')
+    expect(asJsonl(bodies).startsWith(begun)).toBe(true)
+    expect(begun.length).toBeGreaterThan(1000)
+
+    expect(await run(['--output', file])).toMatchObject({ code: 1, err: expect.stringContaining('add --resume to go on') })
+    expect(await run(['--output', file, '--resume', '--workload', 'bot'])).toMatchObject({ code: 1, err: expect.stringContaining('begun with other options') })
+    expect(readFileSync(`${file}.part`, 'utf8')).toBe(begun)
+    const resumed = await run(['--output', file, '--resume', '--json'])
+    expect(JSON.parse(resumed.out)).toMatchObject({ last: bodies.length - 1 })
+    expect(JSON.parse(resumed.out).entries).toBeLessThan(bodies.length)
+    expect(readFileSync(file, 'utf8')).toBe(asJsonl(bodies))
+    expect([`${file}.part`, `${file}.part.json`].map((name) => existsSync(name))).toEqual([false, false])
+  })
+
+  it('says what to do when the broker does not come back', async () => {
+    const { broker, proxy, folder, run } = set
+    await fill(broker)
+    const bodies = await readBodies(broker)
+    let passed = 0
+    proxy.onAnswer = (data, connection) => {
+      passed += data.length
+      if (passed > 2_000_000) {
+        connection.cut()
+        void proxy.stop()
+      }
+      return 'forward'
+    }
+    const file = join(folder, 'log.jsonl')
+    const failed = await run(['--output', file, '--retries', '1'])
+    expect(failed).toMatchObject({ code: 1, out: '' })
+    expect(failed.err).toMatch(/^The export is not complete: run the same command with --resume to go on\.\nstint: .*(?:listens|closed|reach)/)
+    proxy.onAnswer = () => 'forward'
+    await proxy.listen()
+    expect(await run(['--output', file, '--resume'])).toMatchObject({ code: 0 })
+    expect(readFileSync(file, 'utf8')).toBe(asJsonl(bodies))
+
+    passed = 0
+    proxy.onAnswer = (data, connection) => {
+      passed += data.length
+      if (passed > 2_000_000) connection.cut()
+      return 'forward'
+    }
+    const lost = await run(['--retries', '0'])
+    expect(lost.code).toBe(1)
+    expect(lost.err).toMatch(/^The export is not complete: it ends with entry \d+\.\nstint: /)
+    expect(asJsonl(await readBodies(broker)).startsWith(lost.out)).toBe(true)
+    expect(lost.out.endsWith('\n')).toBe(true)
+  })
+})
+
+describe('stint audit export --resume', () => {
+  /** What a run that was killed can have left, at every place of the file. */
+  it.each(['jsonl', 'csv'] as const)('goes on from anything that a run as %s has left', async (format) => {
+    const { broker, run, folder, env } = set
+    const bodies = await readBodies(broker)
+    const text = (format === 'csv' ? asCsv : asJsonl)(bodies)
+    const [file, last] = [join(folder, 'log'), bodies.length - 1]
+    const notes = JSON.stringify({ url: env.STINT_URL, query: { format }, first: 0, last })
+    for (let at = 0; at <= text.length; at += at < 200 || at > text.length - 40 ? 13 : 97) {
+      writeFileSync(`${file}.part`, text.slice(0, at), { mode: 0o600 })
+      writeFileSync(`${file}.part.json`, notes)
+      expect([at, await run(['--output', file, '--format', format, '--resume'])]).toMatchObject([at, { code: 0, err: '' }])
+      expect([at, readFileSync(file, 'utf8')]).toEqual([at, text])
+      rmSync(file)
+    }
+  })
+
+  it('says what is missing or wrong', async () => {
+    const { run, folder, env } = set
+    const file = join(folder, 'log.jsonl')
+    const resume = ['--output', file, '--resume']
+    expect((await run(resume)).err).toBe(`stint: there is no ${file}.part to go on with: leave --resume out\n`)
+    writeFileSync(`${file}.part`, 'anything\n', { mode: 0o600 })
+    expect((await run(resume)).err).toContain(`${file}.part.json, which says what ${file}.part holds, cannot be read`)
+    const notes = { url: env.STINT_URL, query: { format: 'jsonl' }, first: 0, last: 1 }
+    writeFileSync(`${file}.part.json`, JSON.stringify(notes))
+    expect((await run(resume)).err).toContain('does not end with an entry as jsonl: remove it')
+    expect(readFileSync(`${file}.part`, 'utf8')).toBe('anything\n')
+    writeFileSync(`${file}.part.json`, JSON.stringify({ ...notes, last: 'x' }))
+    expect((await run(resume)).err).toContain('does not say where')
+    writeFileSync(file, 'mine')
+    expect((await run(resume)).err).toContain('exists already and is left as it is')
+    expect(readFileSync(file, 'utf8')).toBe('mine')
+    rmSync(file)
+    rmSync(`${file}.part`)
+    writeFileSync(`${file}.part.json`, JSON.stringify(notes))
+    expect((await run(resume)).err).toContain(`there is no ${file}.part`)
+  })
+})
