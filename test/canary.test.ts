@@ -8,7 +8,8 @@ import type { Route } from '../src/http/route.ts'
 import { createAgent, getToken, issuer, startBroker, type TestAgent, type TestBroker } from './broker.ts'
 import { listMisuses, type Sender } from './canary/misuse.ts'
 import { makeMarked, search, watch, watchKey, type Canary } from './canary/secrets.ts'
-import { describeEngines } from './harness.ts'
+import { startCompanyIssuer, type CompanyIssuer } from './company-issuer.ts'
+import { createTestClock, describeEngines } from './harness.ts'
 import { makeCode, proofForCode, proofForWorkload, redeem } from './http/proofs.ts'
 
 const rootKey = Buffer.from('the root key of this test, 32 by')
@@ -157,6 +158,19 @@ async function use(broker: TestBroker, { canaries, answers }: Watched): Promise<
   return agent
 }
 
+/** Signs a person in, twice with one token, and out. */
+async function signIn(broker: TestBroker, company: CompanyIssuer, { canaries }: Watched): Promise<void> {
+  const idToken = await company.sign({ groups: ['audit'] })
+  canaries.push(watch('an ID token', idToken))
+  const begun = await broker.send('POST', '/v1/sessions', { json: { id_token: idToken } })
+  expect(begun.status).toBe(201)
+  const { credential } = (await begun.json()) as { credential: string }
+  canaries.push(watch('a session credential', credential))
+  expect((await broker.send('POST', '/v1/sessions', { json: { id_token: idToken } })).status).toBe(401)
+  expect((await broker.sendAs(credential, 'GET', '/v1/operator')).status).toBe(200)
+  expect((await broker.sendAs(credential, 'DELETE', '/v1/session')).status).toBe(200)
+}
+
 /** Whatever Stint keeps or tells: nothing of it may hold a secret. */
 async function collect(broker: TestBroker, { answers }: Watched): Promise<Record<string, Buffer | string>> {
   await broker.broker.refusals.flush(true)
@@ -172,9 +186,12 @@ async function collect(broker: TestBroker, { answers }: Watched): Promise<Record
 describeEngines('Secrets', (engine) => {
   test('that come by any route stand nowhere afterwards: not in database, log, metrics, traces, errors or export', { timeout: 120_000 }, async () => {
     const collector = await startCollector()
-    const broker = await startBroker(engine, { rootKey, otlpUrl: collector.url })
+    const clock = createTestClock()
+    const company = await startCompanyIssuer(clock)
+    const broker = await startBroker(engine, { rootKey, clock, otlpUrl: collector.url, signIn: company.settings })
     const watched: Watched = { canaries: [{ name: 'the root key', hearts: [rootKey] }], answers: {} }
     const agent = await use(broker, watched)
+    await signIn(broker, company, watched)
     const { sealer, database } = broker.broker
     for (const { kid, sealed_private: ciphertext, sealed_version: version } of await database.read.selectFrom('signing_key').selectAll().execute()) {
       if (ciphertext === null || version === null) continue

@@ -77,7 +77,12 @@ export async function redeemEnrolment(broker: Broker, { code, proof }: Redemptio
   }
 }
 
-async function commitRedemption({ ledger }: Broker, id: string, { key, replayId, expiresAtMs }: ProvenKey, requestId: string): Promise<Recorded<Verdict>> {
+async function commitRedemption(
+  { ledger }: Broker,
+  id: string,
+  { key, replayId, expiresAtMs }: ProvenKey,
+  requestId: string,
+): Promise<Recorded<Verdict>> {
   return ledger.transact<Verdict>({
     mark: { id: replayId, expiresAtMs },
     async apply(tx, { timeMs }) {

@@ -1,4 +1,4 @@
-import { setImmediate as yieldTurn } from 'node:timers/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { findIndexAt, readWindow, type EntryFilter, type IndexRange, type StoredEntry } from '../storage/audit-windows.ts'
@@ -93,8 +93,10 @@ export async function exportAudit(broker: Broker, caller: Caller, selection: Exp
   }
 }
 
-// Entries that are looked at in one statement: some milliseconds on SQLite, where nothing else runs meanwhile.
-const lookedPerPage = 250
+// Entries that are looked at, and made into lines, in one go; more of them while none fits, for those only are looked at.
+const lookedMin = 64
+const lookedMax = 512
+const restMsMax = 5
 
 async function* readPages(
   { database: { read } }: Broker,
@@ -103,11 +105,14 @@ async function* readPages(
   signal: AbortSignal,
 ): AsyncGenerator<readonly StoredEntry[], void> {
   let rest: IndexRange | undefined = { after: first - 1, before: last + 1 }
+  let looked = lookedMin
   while (rest !== undefined && !signal.aborted) {
-    const window: Awaited<ReturnType<typeof readWindow>> = await readWindow(read, filter, rest, 'asc', lookedPerPage)
+    const begunAt = performance.now()
+    const window: Awaited<ReturnType<typeof readWindow>> = await readWindow(read, filter, rest, 'asc', looked)
     if (window.entries.length > 0) yield window.entries
     rest = window.rest
-    // Also where every page is wanted at once and finds entries: what waits meanwhile comes first.
-    await yieldTurn()
+    looked = window.entries.length > 0 ? lookedMin : Math.min(looked * 2, lookedMax)
+    // However fast the reader is, the export takes no more than half of the thread that issues tokens.
+    if (rest !== undefined) await sleep(Math.min(performance.now() - begunAt, restMsMax))
   }
 }

@@ -14,7 +14,7 @@ export type PolicyFolderState = 'in force' | 'not in force: another set stays' |
 export interface PolicyFolder {
   /** Takes the folder for the first time. Throws what is wrong with it where no set is in force yet. */
   start(): Promise<void>
-  /** Looks whether the folder has changed since it was read last, and takes it if so. Costs little where it has not, nothing where it is not followed. */
+  /** Takes the folder if it has changed since it was read last. Costs little where it has not, nothing where it is not followed. */
   look(): Promise<void>
   /** Takes the folder whether it has changed or not, and says what came of it. */
   reload(): Promise<void>

@@ -39,7 +39,12 @@ export interface RotatedKey {
  * answered the same as long as the old one lives. Throws `invalid_client`; `invalid_input` for a proof that does not hold,
  * `conflict` for a key that cannot be taken or an old one that is ending: those are recorded, and spend the assertion.
  */
-export async function rotateKey(broker: Broker, credentials: ClientCredentials, { proof, overlapSeconds = overlapSecondsDefault }: Rotation, requestId: string): Promise<RotatedKey> {
+export async function rotateKey(
+  broker: Broker,
+  credentials: ClientCredentials,
+  { proof, overlapSeconds = overlapSecondsDefault }: Rotation,
+  requestId: string,
+): Promise<RotatedKey> {
   const { issuer, trustDomain, ledger } = broker
   const rotated = await withWorkload<RotatedKey | BrokerError>(broker, credentials, async (principal, view) => {
     const purpose = { type: 'stint-key+jwt', claim: 'sub', value: spiffeId(trustDomain, principal.workload.name) } as const
@@ -72,10 +77,13 @@ function replaceKey({ workload: { name }, kid: oldKid }: Principal, possession: 
       const done = successor !== undefined && keyStatus(successor, timeMs) === 'active'
       if (done) return { result: describe(name, successor, old, old.removedAtMs), unrecorded: 'nothing changed' }
       // Else whoever has stolen a key could put one of his own in its place, after it was rotated for that very reason.
-      return refuse(conflict(`This key was rotated out and ends at ${formatTime(old.removedAtMs)}: rotate with the key that is in its place.`))
+      const ends = formatTime(old.removedAtMs)
+      return refuse(conflict(`This key was rotated out and ends at ${ends}: rotate with the key that is in its place.`))
     }
     const recent = workload.keys.filter(({ addedAtMs }) => addedAtMs > timeMs - dayMs).length
-    if (recent >= keysPerDayMax) return refuse(conflict(`The workload was given ${recent} keys within a day, and gets no more: rotate less often.`))
+    if (recent >= keysPerDayMax) {
+      return refuse(conflict(`The workload was given ${recent} keys within a day, and gets no more: rotate less often.`))
+    }
     const untilMs = timeMs + overlapSeconds * 1000
     const after = { ...workload, keys: workload.keys.map((one) => (one === old ? { ...old, removedAtMs: untilMs } : one)) }
     const error = await judgeOwnKey(tx, after, key.kid, timeMs)

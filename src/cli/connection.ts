@@ -113,7 +113,7 @@ function readSessionToken({ url, allowInsecure }: { readonly url: string; readon
   const origin = readBrokerUrl(url, allowInsecure)
   const saved = readSession(origin, io)
   if (saved === undefined) {
-    throw new CommandError('this needs an operator: run stint login, set STINT_OPERATOR_TOKEN, or give --operator-token-file FILE')
+    throw new CommandError('this needs an operator: run stint login, or set STINT_OPERATOR_TOKEN or give --operator-token-file FILE')
   }
   if (saved.expiresAtMs > systemClock.nowMs()) return saved.credential
   throw new CommandError(`your session at ${origin} ended at ${formatTime(saved.expiresAtMs)}: run stint login`)

@@ -63,7 +63,8 @@ export async function replaceKeyFile(from: string, to: string, kid: string): Pro
     renameSync(from, to)
   } catch (error) {
     if (codeOf(error) !== 'ENOENT' || (await readKeyFile(to))?.kid !== kid) {
-      throw new CommandError(`the new key is registered and in ${from}, but could not be put in the place of ${to} (${codeOf(error)}): run this again`)
+      const place = `the new key is registered and in ${from}, but could not be put in the place of ${to}`
+      throw new CommandError(`${place} (${codeOf(error)}): run this again`)
     }
   }
   syncFolder(to)

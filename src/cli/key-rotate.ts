@@ -104,8 +104,15 @@ function readOverlap(text: string): number {
   return seconds
 }
 
+interface Attempt {
+  readonly workload: string
+  readonly key: AgentKey
+  readonly path: string
+  readonly nextPath: string
+}
+
 /** The broker says to strangers only that they are (invariant 10); what it could be is no secret. */
-function explain(error: StintError, { workload, key, path, nextPath }: Readonly<Record<'workload' | 'path' | 'nextPath', string>> & { readonly key: AgentKey }): Error {
+function explain(error: StintError, { workload, key, path, nextPath }: Attempt): Error {
   if (error.code === 'invalid_client') {
     return new CommandError(`${printable(error.message)}
 Nothing was changed. Is ${printable(path)} (key ${key.kid}) still a key of ${printable(workload)}, and the workload active?

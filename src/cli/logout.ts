@@ -14,8 +14,8 @@ export const logoutCommand: Command = {
   summary: 'end the session that stint login began',
   help: `Usage: stint logout [--json]
 
-Ends your session at the broker, at once and everywhere, and removes what is kept
-of it. Where the broker cannot be reached, nothing is removed: try again.
+Ends your session at the broker, at once and everywhere, and removes what is
+kept of it. Where the broker cannot be reached, nothing is removed: try again.
 
 Options:
   --json  print the outcome as JSON

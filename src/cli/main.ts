@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readVersion } from '../kernel/version.ts'
 import { UsageError, type Command, type Io } from './command.ts'
 import { reportFailure } from './failure.ts'
 import { isHelp, runCommand, unknownCommand } from './group.ts'
@@ -185,13 +185,6 @@ Options:
 More: stint COMMAND --help
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage. STINT_DEBUG=1 shows stacks.
 `
-}
-
-function readVersion(): string {
-  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8')
-  // The project's own file: it has a version.
-  const { version } = JSON.parse(text) as { version: string }
-  return version
 }
 
 function print(text: string, io: Io): number {

@@ -43,7 +43,13 @@ export async function enrolAgent({ code, key, clock, ...connection }: EnrolOptio
   const shape = { workload: 'string', client_id: 'string', kid: 'string', issuer: 'string' } as const
   const body = readObject(answer.body, shape, 'an enrolment')
   if (body['kid'] !== key.kid) throw clientError('bad_answer', 'the broker registered another key than the one that was sent.')
-  return { workload: String(body['workload']), clientId: String(body['client_id']), kid: key.kid, issuer, auditIndex: readAuditIndex(answer.headers).audit_index }
+  return {
+    workload: String(body['workload']),
+    clientId: String(body['client_id']),
+    kid: key.kid,
+    issuer,
+    auditIndex: readAuditIndex(answer.headers).audit_index,
+  }
 }
 
 /** What an operator may do about enrolments: a part of `AdminClient`. */

@@ -25,7 +25,13 @@ export function createSignInClient(options: ConnectionOptions): SignInClient {
       return readObject(body, shape, 'the way to sign in') as unknown as SignIn
     },
     async beginSession(idToken) {
-      const answer = await sender.send({ method: 'POST', path: '/v1/sessions', json: { id_token: idToken }, timeoutMsDefault: signInTimeoutMs })
+      const answer = await sender.send({
+        method: 'POST',
+        path: '/v1/sessions',
+        json: { id_token: idToken },
+        secrets: [idToken],
+        timeoutMsDefault: signInTimeoutMs,
+      })
       const session = readObject(answer.body, { ...sessionShape, credential: 'string' }, 'a session') as unknown as BegunSession
       return { ...session, ...readIndex(answer) }
     },

@@ -76,7 +76,6 @@ export function createApp({ broker, development, proxies, refusalLimit }: AppOpt
     broker.log.warn('a refused request came from the address of the proxy itself: if the proxy does not send X-Forwarded-For, all callers share one limit')
   }
 
-
   app.use(tellOfRequests(broker, development))
   app.use(async (c, next) => {
     const requestId = newId('req', broker.clock.nowMs(), broker.random)

@@ -38,7 +38,8 @@ const listAnswer = z.strictObject({
   next: z.string().optional().describe('Pass it as after for the next page; absent on the last one.'),
 })
 
-const text = (what: string) => z.string(`must be text: ${what}`).min(1, 'must not be empty').max(8192, 'must be at most 8192 characters')
+const text = (what: string) =>
+  z.string(`must be text: ${what}`).min(1, 'must not be empty').max(8192, 'must be at most 8192 characters')
 
 const redemptionBody = z.strictObject({
   code: text('the code').describe('As it was given to the agent, stint_enroll_….'),
@@ -97,7 +98,9 @@ export const enrolmentRoutes: readonly Route[] = [
     access: 'anyone',
     summary: 'Register a key by a one-time code, as the agent that holds it',
     body: { type: 'json', schema: redemptionBody },
-    answers: { 200: { description: 'What the agent needs to begin; the same again for the same key while the code would have lived', schema: redeemedAnswer } },
+    answers: {
+      200: { description: 'What the agent needs to begin; the same again for the same key while the code would have lived', schema: redeemedAnswer },
+    },
     async handle(c, { body }) {
       const broker = c.get('broker')
       const { workload, kid, auditIndex } = await redeemEnrolment(broker, body, c.get('requestId'))

@@ -5,8 +5,6 @@ import { BrokerError } from '../kernel/errors.ts'
 export const headBytesMax = 16 * 1024
 /** How many headers a request may have. */
 export const headersMax = 100
-/** How many parameters a query may have. */
-export const queryParametersMax = 32
 
 /** What of a request's head is judged before anything else; absent in requests that came by no server. */
 export type Head = Pick<IncomingMessage, 'url' | 'rawHeaders'>

@@ -36,7 +36,7 @@ export const workloadKeyRoutes: readonly Route[] = [
     async handle(c, { body: { client_assertion: assertion, proof, overlap_seconds: overlapSeconds } }) {
       const broker = c.get('broker')
       const rotation = { proof, ...(overlapSeconds !== undefined && { overlapSeconds }) }
-      const rotated = await rotateKey(broker, { assertion }, rotation, c.get('requestId'))
+      const rotated = await rotateKey(broker, { assertion, onProven: (workload) => c.set('workload', workload) }, rotation, c.get('requestId'))
       if (rotated.auditIndex !== undefined) c.header('stint-audit-index', String(rotated.auditIndex))
       return c.json({
         workload: rotated.workload,

@@ -8,7 +8,10 @@ import { importPublicKey } from './workload-key-cache.ts'
 
 const lengthMax = 8192
 
-/** What a proof is signed for: its `typ`, and the one claim that ties it to a single code or workload, so that it can be taken to no other. */
+/**
+ * What a proof is signed for: its `typ`, and the one claim that ties it to a single code or workload, so that it can be
+ * taken to no other.
+ */
 export interface ProofPurpose {
   readonly type: 'stint-enrolment+jwt' | 'stint-key+jwt'
   readonly claim: 'code_sha256' | 'sub'

@@ -222,17 +222,17 @@ describe('On SQLite, the policy folder', () => {
   test('is taken once it stays as it is: half of a set never comes into force', async () => {
     const { folder, broker, look } = await start('sqlite')
     const rules = testPolicies.get('rules.cedar') ?? ''
-    let writing = true
+    const enough = new AbortController()
     const writer = (async () => {
       // Always sound, and never twice the same.
-      for (let i = 0; writing; i++) {
+      for (let i = 0; !enough.signal.aborted; i++) {
         writeFileSync(join(folder, 'rules.cedar'), `${rules}// ${i}\n`)
         await setTimeout(20)
       }
     })()
     await look()
     expect(await inForce(broker)).toBe(started)
-    writing = false
+    enough.abort()
     await writer
     write(folder, noPurge)
     await look()

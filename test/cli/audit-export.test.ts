@@ -141,7 +141,7 @@ describe('stint audit export', () => {
     let passed = 0
     proxy.onAnswer = (data) => ((passed += data.length), passed > 5_000_000 ? 'drop' : 'forward')
     const program = startProgram(['audit', 'export', '--output', file], { cwd: folder, env })
-    while (passed < 5_000_000) await new Promise((resolve) => setTimeout(resolve, 20))
+    await expect.poll(() => passed, { timeout: 15_000 }).toBeGreaterThan(5_000_000)
     await program.stop('SIGKILL')
     proxy.onAnswer = () => 'forward'
     await fill(broker, 'another')

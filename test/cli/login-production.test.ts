@@ -33,6 +33,7 @@ operators:
 `,
   )
   const surroundings = { cwd: folder, env: { STINT_URL: `http://127.0.0.1:${port}`, HOME: folder } }
+  expect((await runProgram(['migrate', '--config', file], surroundings)).code).toBe(0)
   const broker = startProgram(['serve', '--config', file], surroundings)
   await broker.until('Stint is ready')
   const login = startProgram(['login', '--no-browser'], surroundings)

@@ -15,7 +15,7 @@ export interface Listening {
   drain(): Promise<void>
 }
 
-export type ListenOptions = Partial<Pick<HttpServerOptions, 'times' | 'tls' | 'onlyFrom' | 'connectionsPerAddressMax'>>
+export type ListenOptions = Partial<Pick<HttpServerOptions, 'fetch' | 'times' | 'tls' | 'onlyFrom' | 'connectionsPerAddressMax'>>
 
 export async function listen(brokerOptions: BrokerOptions = {}, options: ListenOptions = {}): Promise<Listening> {
   const broker = await startBroker('sqlite', brokerOptions)

@@ -47,6 +47,8 @@ test('of one purpose serves no other', async () => {
   for (const [typ, payload, purpose] of [
     ['stint-key+jwt', { ...claims, sub: subject }, forCode],
     ['stint-enrolment+jwt', { ...claims, code_sha256: 'x' }, forWorkload],
+    ['stint-enrolment+jwt', { ...claims, sub: subject }, forWorkload],
+    ['stint-key+jwt', { ...claims, code_sha256: 'x' }, forCode],
     ['stint-enrolment+jwt', { ...claims, code_sha256: 'y' }, forCode],
     ['stint-enrolment+jwt', { ...claims, sub: subject }, forCode],
     ['stint-key+jwt', { ...claims, sub: `${subject}2` }, forWorkload],

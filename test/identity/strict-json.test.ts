@@ -14,6 +14,8 @@ const accepted = [
   'null',
   '-1.5e3',
   '"\\ud83d\\ude00"',
+  `${'['.repeat(32)}${']'.repeat(32)}`,
+  `[${'[],'.repeat(100)}"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["]`,
 ]
 test.each(accepted)('reads %s as JSON.parse does', (text) => {
   expect(parseStrictJson(bytesOf(text))).toEqual(JSON.parse(text))
@@ -34,6 +36,8 @@ const refused = [
   '{"a":1}x',
   "{'a':1}",
   '{"a":1,}',
+  `${'['.repeat(33)}${']'.repeat(33)}`,
+  `${'{"a":'.repeat(33)}1${'}'.repeat(33)}`,
 ]
 test.each(refused)('refuses %s', (text) => {
   expect(parseStrictJson(bytesOf(text))).toBeUndefined()

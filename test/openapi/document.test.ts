@@ -94,7 +94,7 @@ test('has closed schemas alone: an object says what its members are, or of what 
     '/openapi.json/get/responses/200 properties/components/additionalProperties',
   ])
   // Patterns must mean the same to every reader of JSON Schema.
-  for (const [, { pattern }] of schemas) if (typeof pattern === 'string') expect(new RegExp(pattern, 'u').source).toBe(pattern.replaceAll(/(?<!\\)\//g, '\\/'))
+  for (const [at, { pattern }] of schemas) if (typeof pattern === 'string') expect(() => new RegExp(pattern, 'u'), at).not.toThrow()
 })
 
 test('says what is accepted where code judges it', () => {
