@@ -38,7 +38,7 @@ Options:
 ${connectionHelp}
 Examples:
   stint audit export --output log.jsonl
-  stint audit export --from 2026-10-01 --to 2026-11-01 --output october.jsonl
+  stint audit export --from YYYY-MM-DD --to YYYY-MM-DD --output month.jsonl
   stint audit export --workload triage-bot --format csv > triage-bot.csv
 `,
   async run(args, io) {

@@ -106,7 +106,7 @@ export const auditCommand: Command = createGroup({
   commands: [listCommand, showCommand, exportCommand],
   examples: `  stint audit list --workload triage-bot --limit 50
   stint audit show 4711
-  stint audit export --from 2026-10-01 --output log.jsonl
+  stint audit export --output log.jsonl
 `,
 })
 
