@@ -1,4 +1,4 @@
-import { configJsonSchema, listOptions } from '../config.ts'
+import { configJsonSchema, listOptions } from '../config-file.ts'
 import { parseOptions, UsageError, type Command } from './command.ts'
 import { readConfig } from './serve.ts'
 

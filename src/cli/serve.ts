@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { parseConfig, type Config } from '../config.ts'
+import { parseConfig } from '../config-file.ts'
+import type { Config } from '../config.ts'
 import { formatTime, systemClock } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { createLog, type Log, type LogLevel } from '../kernel/log.ts'
