@@ -1,8 +1,11 @@
+import type { Kysely } from 'kysely'
+import type { AuditEvent } from '../audit/event.ts'
 import { judgeStanding } from '../identity/authenticate.ts'
 import { createEnrolmentCode, enrolmentLifetimeMs, enrolmentStatus, type Enrolment } from '../identity/enrolment.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { Secret } from '../kernel/secret.ts'
+import type { Schema } from '../storage/schema.ts'
 import { endEnrolment, findEnrolment, findOpenEnrolments, insertEnrolment } from '../storage/enrolments.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
 import { commit } from './commit.ts'
@@ -37,23 +40,28 @@ export async function createEnrolment(broker: Broker, caller: Caller, name: stri
         throw conflict(`The review date of ${name} has passed: move it first, with \`stint workload update ${name} --review-at DATE\`.`)
       }
       if (!hasRoomForKeys(workload, 1, timeMs)) throw conflict(`${name} has as many keys as it may: remove an old one first.`)
-      const earlier = await findOpenEnrolments(tx, name, timeMs)
-      for (const open of earlier) await endEnrolment(tx, open.id, timeMs)
+      const cancelled = await cancelOpenEnrolments(tx, caller, name, timeMs)
       const enrolment = { id, workload: name, codeHash, createdAtMs: timeMs, expiresAtMs: timeMs + enrolmentLifetimeMs }
       await insertEnrolment(tx, enrolment)
-      const about = { ...causedBy(caller), workload: name }
       return {
         result: enrolment,
         // No decision reads enrolments; a redemption looks at its own in its transaction.
         raisesEpoch: false,
         events: [
-          { type: 'enrolment.created', ...about, enrolment: id, expires_at: formatTime(enrolment.expiresAtMs) },
-          ...earlier.map((open) => ({ type: 'enrolment.cancelled', ...about, enrolment: open.id }) as const),
+          { type: 'enrolment.created', ...causedBy(caller), workload: name, enrolment: id, expires_at: formatTime(enrolment.expiresAtMs) },
+          ...cancelled,
         ],
       }
     },
   })
   return { enrolment: result, code, auditIndex: index }
+}
+
+/** Ends the workload's codes that were not redeemed, within a change that says why, and returns the events of it. */
+export async function cancelOpenEnrolments(tx: Kysely<Schema>, caller: Caller, workload: string, timeMs: number): Promise<AuditEvent[]> {
+  const open = await findOpenEnrolments(tx, workload, timeMs)
+  for (const { id } of open) await endEnrolment(tx, id, timeMs)
+  return open.map(({ id }) => ({ type: 'enrolment.cancelled', ...causedBy(caller), workload, enrolment: id }))
 }
 
 /**

@@ -35,24 +35,25 @@ export interface AuditExport extends ExportRange {
   end(): void
 }
 
-/** How many exports this process gives at once. */
+/** How many exports this process gives at once, and one operator may have of them. */
 export interface ExportPlaces {
-  /** Takes a place and returns what gives it back. Throws `rate_limited` when all are taken. */
-  take(): () => void
+  /** Takes a place and returns what gives it back. Throws `rate_limited` when there is none for this operator. */
+  take(operator: string): () => void
 }
 
 const retryAfterSeconds = 10
 
-export function createExportPlaces({ atOnceMax = 4 } = {}): ExportPlaces {
-  const taken = new Set<symbol>()
+export function createExportPlaces({ atOnceMax = 4, perOperatorMax = 2 } = {}): ExportPlaces {
+  const taken = new Map<symbol, string>()
   return {
-    take() {
-      if (taken.size >= atOnceMax) {
-        const publicMessage = `${atOnceMax} exports are running already: wait for one to end.`
+    take(operator) {
+      const own = [...taken.values()].filter((holder) => holder === operator).length
+      if (taken.size >= atOnceMax || own >= perOperatorMax) {
+        const publicMessage = `${own >= perOperatorMax ? `${own} exports of yours` : `${taken.size} exports`} are running already: wait for one to end.`
         throw new BrokerError({ code: 'rate_limited', publicMessage, retryAfterSeconds })
       }
       const place = Symbol('export')
-      taken.add(place)
+      taken.set(place, operator)
       return () => void taken.delete(place)
     },
   }
@@ -79,7 +80,7 @@ export async function findExportRange({ database: { read } }: Pick<Broker, 'data
  * are running, and as `findExportRange` does.
  */
 export async function exportAudit(broker: Broker, caller: Caller, selection: ExportSelection, format: ExportFormat): Promise<AuditExport> {
-  const end = broker.exports.take()
+  const end = broker.exports.take(caller.actor.id ?? caller.actor.kind)
   try {
     const range = await findExportRange(broker, selection)
     const { fromMs, toMs, after: _, until: __, ...filter } = selection

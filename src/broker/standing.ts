@@ -3,6 +3,7 @@ import { BrokerError } from '../kernel/errors.ts'
 import { updateWorkload } from '../storage/workloads.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
 import { commit } from './commit.ts'
+import { cancelOpenEnrolments } from './enrolments.ts'
 import { requireWorkload, type ChangedWorkload } from './register.ts'
 
 /** Stops a workload at once: no new tokens, and introspection calls the ones it holds inactive until it is resumed. */
@@ -41,10 +42,12 @@ async function changeStatus(
       }
       const after: Workload = { ...before, status, updatedAtMs: timeMs }
       await updateWorkload(tx, after)
+      // A code is as good as a key: one that leaked must not wait for the workload to be resumed.
+      const cancelled = status === 'active' ? [] : await cancelOpenEnrolments(tx, caller, name, timeMs)
       return {
         result: { workload: after, recorded: true },
         raisesEpoch: true,
-        events: [{ type: eventTypes[status], ...causedBy(caller), workload: name, ...(reason !== undefined && { reason }) }],
+        events: [{ type: eventTypes[status], ...causedBy(caller), workload: name, ...(reason !== undefined && { reason }) }, ...cancelled],
       }
     },
   })

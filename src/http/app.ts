@@ -1,8 +1,5 @@
 import { Hono } from 'hono'
-import { actAsOperator } from '../broker/authenticate.ts'
 import type { Broker } from '../broker/broker.ts'
-import { recordRefusedChange } from '../broker/refused-change.ts'
-import type { Role } from '../identity/operator.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { newId } from '../kernel/ids.ts'
 import type { RateLimit } from '../kernel/rate-limit.ts'
@@ -11,7 +8,7 @@ import { auditRoutes } from './audit.ts'
 import { discoveryRoutes } from './discovery.ts'
 import { exportRoutes } from './export.ts'
 import { enrolmentRoutes } from './enrolments.ts'
-import { bearerOf, operatorCaller, proveOperator, refuseForeignOrigin, refuseLimitedAddress, requireRole } from './guards.ts'
+import { admitOperator, recordAttempt, refuseForeignOrigin, refuseLimitedAddress } from './guards.ts'
 import { healthRoutes } from './health.ts'
 import { metricsRoutes } from './metrics.ts'
 import { readInput } from './input.ts'
@@ -98,17 +95,23 @@ export function createApp({ broker, development, proxies, refusalLimit }: AppOpt
 
   for (const route of routes) {
     const { access } = route
-    // What is open to anyone and takes something is where something in it proves who sent it.
-    if (access !== 'anyone' || route.method !== 'GET') {
+    if (typeof access !== 'string') {
+      // Before anything of the body is read: strangers must not fill the memory.
       app.on(route.method, route.path, async (c, next) => {
-        refuseLimitedAddress(c, refusalLimit)
+        c.set('wantsProof', true)
+        try {
+          await admitOperator(route, access, c)
+        } catch (error) {
+          if (c.get('operator') === undefined) refuseLimitedAddress(c, refusalLimit)
+          throw error
+        }
         await next()
       })
-    }
-    // Before anything of the body is read: strangers must not fill the memory.
-    if (typeof access !== 'string') {
+    } else if (access === 'workload' || route.method !== 'GET') {
+      // What is open to anyone and takes something is where something in it proves who sent it.
       app.on(route.method, route.path, async (c, next) => {
-        await admitOperator(route, access, c)
+        c.set('wantsProof', true)
+        refuseLimitedAddress(c, refusalLimit)
         await next()
       })
     }
@@ -134,22 +137,19 @@ export function createApp({ broker, development, proxies, refusalLimit }: AppOpt
     if (error.code === 'internal' || error.code === 'unavailable') {
       broker.log.error('a request failed', { request_id: requestId, method: c.req.method, ...describeAddress(c), error })
     }
-    if (error.code === 'unauthenticated' || error.code === 'invalid_client') countRefusal(c.get('address'))
+    if (isRefusal(c, error)) countRefusal(c.get('address'))
     return c.req.path.startsWith('/oauth2/') ? answerOAuthError(c, error) : answerProblem(c, error, requestId)
   })
   return app
 }
 
-/** Lets an operator pass who has one of the roles; an attempt at a change by one who has not is recorded. */
-async function admitOperator(route: Route, allowed: readonly Role[], c: RouteContext): Promise<void> {
-  const operator = await proveOperator(c)
-  try {
-    requireRole(operator, allowed)
-    c.set('broker', actAsOperator(c.get('broker'), bearerOf(c) ?? ''))
-  } catch (error) {
-    await recordAttempt(route, c, error)
-    throw error
-  }
+/**
+ * Whether somebody failed who has proven nothing: with a wrong proof, or with a request that is wrong in itself and cost its
+ * reading. What the broker itself is to blame for counts against nobody.
+ */
+function isRefusal(c: RouteContext, { code }: BrokerError): boolean {
+  const proven = c.get('operator') !== undefined || c.get('workload') !== undefined
+  return c.get('wantsProof') === true && !proven && !['rate_limited', 'unavailable', 'internal'].includes(code)
 }
 
 async function handleAsOperator(route: Route, c: RouteContext): Promise<Response> {
@@ -160,15 +160,6 @@ async function handleAsOperator(route: Route, c: RouteContext): Promise<Response
     await recordAttempt(route, c, error)
     throw error
   }
-}
-
-/**
- * A change that was asked for rightly, but that the operator's role or the state of things refuses, is recorded before it
- * is answered: taking a key that is another's, resuming what was retired. A request that is wrong in itself is only answered.
- */
-async function recordAttempt({ method, path }: Route, c: RouteContext, error: unknown): Promise<void> {
-  if (method === 'GET' || !(error instanceof BrokerError) || !['conflict', 'not_found', 'forbidden'].includes(error.code)) return
-  await recordRefusedChange(c.get('broker'), operatorCaller(c), { method, route: path }, error)
 }
 
 /** The head of a request that came by no server, as far as it is known. */

@@ -21,14 +21,17 @@ export const entryFilter = {
 /** An index of the log in a query. */
 export const entryIndex = wholeNumber(0, Number.MAX_SAFE_INTEGER)
 
-const auditQuery = z.strictObject({
-  ...entryFilter,
-  since: instant.optional(),
-  until: instant.optional(),
-  before: entryIndex.optional(),
-  after: entryIndex.optional(),
-  limit: wholeNumber(1, 1000).optional(),
-})
+const auditQuery = z
+  .strictObject({
+    ...entryFilter,
+    since: instant.optional(),
+    until: instant.optional(),
+    before: entryIndex.optional(),
+    after: entryIndex.optional(),
+    limit: wholeNumber(1, 1000).optional(),
+  })
+  .refine(({ since, until }) => since === undefined || until === undefined || since <= until, { path: ['since'], message: 'must not be later than until' })
+  .refine(({ after, before }) => after === undefined || before === undefined || after <= before, { path: ['after'], message: 'must not be beyond before' })
 
 const auditAnswer = z.strictObject({
   entries: z.array(

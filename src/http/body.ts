@@ -3,11 +3,14 @@ import type { z } from 'zod'
 import { isRecord, readStrictJson, type JsonRecord } from '../identity/strict-json.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { decodePair, parseInput } from './query.ts'
+import type { Body } from './route.ts'
 
 /** The largest body of an ordinary request. */
 export const bodyBytesMax = 64 * 1024
 /** The largest body that carries a policy set: the set's own limit, and what JSON adds to it. */
 export const policyBytesMax = 24 * 1024 * 1024
+/** And its members: a folder has at most half as many files. */
+export const policyMembersMax = 20_000
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
@@ -46,11 +49,11 @@ export function refuseBody(c: Context): void {
 }
 
 /** The JSON object of a request body. Throws `unsupported_media_type`, `payload_too_large` or `invalid_input`. */
-export async function readJson(c: Context, bytesMax?: number): Promise<JsonRecord> {
+export async function readJson(c: Context, { bytesMax, membersMax }: Partial<Pick<Body, 'bytesMax' | 'membersMax'>> = {}): Promise<JsonRecord> {
   if (!isMediaType(c, 'application/json')) {
     throw new BrokerError({ code: 'unsupported_media_type', publicMessage: 'Send the body as application/json.' })
   }
-  const read = readStrictJson(await readBytes(c, bytesMax))
+  const read = readStrictJson(await readBytes(c, bytesMax), membersMax)
   if (!read.ok) throw new BrokerError({ code: 'invalid_input', publicMessage: `The body ${read.problem}.` })
   if (isRecord(read.value)) return read.value
   throw new BrokerError({ code: 'invalid_input', publicMessage: 'The body must be one JSON object.' })

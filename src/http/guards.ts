@@ -1,10 +1,11 @@
-import { authenticateOperator } from '../broker/authenticate.ts'
+import { actAsOperator, authenticateOperator } from '../broker/authenticate.ts'
 import type { Caller } from '../broker/broker.ts'
+import { recordRefusedChange } from '../broker/refused-change.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { Operator, Role } from '../identity/operator.ts'
 import type { RateLimit } from '../kernel/rate-limit.ts'
 import { groupAddress } from './address.ts'
-import type { RouteContext } from './route.ts'
+import type { Route, RouteContext } from './route.ts'
 
 /** The credential of an `Authorization: Bearer …` header (RFC 6750 §2.1), or `undefined`. */
 export function bearerOf(c: RouteContext): string | undefined {
@@ -19,8 +20,33 @@ export async function proveOperator(c: RouteContext): Promise<Operator> {
 }
 
 /**
- * Throws `rate_limited` for an address that was refused too often, before anything is looked up or verified for it. Right
- * credentials have to wait as well: to let them through would take the very work that is to be spared.
+ * Lets an operator pass who has one of the roles, and lets the request act as that operator from then on; an attempt at a
+ * change by one who has not is recorded. Throws `unauthenticated` or `forbidden`.
+ */
+export async function admitOperator(route: Pick<Route, 'method' | 'path'>, allowed: readonly Role[], c: RouteContext): Promise<void> {
+  const operator = await proveOperator(c)
+  try {
+    requireRole(operator, allowed)
+  } catch (error) {
+    await recordAttempt(route, c, error)
+    throw error
+  }
+  c.set('broker', actAsOperator(c.get('broker'), bearerOf(c) ?? ''))
+}
+
+/**
+ * A change that was asked for rightly, but that the operator's role or the state of things refuses, is recorded before it
+ * is answered: taking a key that is another's, resuming what was retired. A request that is wrong in itself is only answered.
+ */
+export async function recordAttempt({ method, path }: Pick<Route, 'method' | 'path'>, c: RouteContext, error: unknown): Promise<void> {
+  if (method === 'GET' || !(error instanceof BrokerError) || !['conflict', 'not_found', 'forbidden'].includes(error.code)) return
+  await recordRefusedChange(c.get('broker'), operatorCaller(c), { method, route: path }, error)
+}
+
+/**
+ * Throws `rate_limited` for an address that was refused too often. Where workloads prove themselves, that is asked before
+ * anything is verified: to let right proofs through would take the very work that is to be spared. An operator costs one
+ * look-up to recognise, and is never kept waiting for what others at the address do: there it is asked of strangers alone.
  */
 export function refuseLimitedAddress(c: RouteContext, limit: RateLimit): void {
   const retryAfterSeconds = limit.waitSeconds(groupAddress(c.get('address')))

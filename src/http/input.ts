@@ -26,6 +26,6 @@ function readParams(c: Context, { params }: Route): unknown {
 
 async function readBody(c: Context, { body }: Route): Promise<unknown> {
   if (body === undefined) return refuseBody(c)
-  const json = await readJson(c, body.bytesMax)
+  const json = await readJson(c, body)
   return body.parsed === 'by the verb' ? json : parseInput(body.schema, json)
 }

@@ -5,7 +5,7 @@ import { releaseToken, revokeToken } from '../broker/release.ts'
 import type { ClientCredentials } from '../broker/authenticate.ts'
 import { parseStrictJson } from '../identity/strict-json.ts'
 import { BrokerError } from '../kernel/errors.ts'
-import { bearerOf, operatorCaller, proveOperator, requireRole } from './guards.ts'
+import { admitOperator, bearerOf, operatorCaller } from './guards.ts'
 import { defineRoute, type Route, type RouteContext } from './route.ts'
 
 /** RFC 7523 §2.2. */
@@ -152,16 +152,14 @@ async function answerIntrospection(c: RouteContext, form: z.output<typeof heldFo
 /** RFC 7009: the holder by a client assertion, or an admin by an operator credential. */
 async function answerRevocation(c: RouteContext, form: z.output<typeof heldForm>): Promise<Response> {
   const token = readToken(form)
-  const broker = c.get('broker')
   if (form.client_assertion === undefined && bearerOf(c) !== undefined) {
     if (form.client_id !== undefined || form.client_assertion_type !== undefined) {
       throw refuse('invalid_request', 'An admin authenticates by the Authorization header alone: leave the client parameters out.')
     }
-    const operator = await proveOperator(c)
-    requireRole(operator, ['admin'])
-    await revokeToken(broker, operatorCaller(c, operator), token)
+    await admitOperator({ method: 'POST', path: '/oauth2/revoke' }, ['admin'], c)
+    await revokeToken(c.get('broker'), operatorCaller(c), token)
   } else {
-    await releaseToken(broker, readClient(c, form), token, c.get('requestId'))
+    await releaseToken(c.get('broker'), readClient(c, form), token, c.get('requestId'))
   }
   return c.body(null, 200)
 }

@@ -4,7 +4,7 @@ import { roles } from '../identity/operator.ts'
 import { isRecord, type JsonRecord } from '../identity/strict-json.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
-import { policyBytesMax } from './body.ts'
+import { policyBytesMax, policyMembersMax } from './body.ts'
 import { operatorCaller } from './guards.ts'
 import { defineRoute, type Route } from './route.ts'
 
@@ -63,7 +63,7 @@ export const policyRoutes: readonly Route[] = [
     access: ['admin'],
     summary: 'Put a policy set in force, as a whole or not at all',
     errors: ['policy_invalid'],
-    body: { type: 'json', schema: policyBody, bytesMax: policyBytesMax },
+    body: { type: 'json', schema: policyBody, bytesMax: policyBytesMax, membersMax: policyMembersMax },
     answers: { 200: { description: 'What is in force now', schema: appliedAnswer } },
     async handle(c, { body: { files, expected } }) {
       const applied = await applyPolicy(

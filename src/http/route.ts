@@ -54,6 +54,8 @@ export interface Body {
   readonly parsed?: 'by the verb'
   /** Larger than the ordinary limit only where the route needs it. */
   readonly bytesMax?: number
+  /** More members of JSON than the ordinary limit likewise. */
+  readonly membersMax?: number
 }
 
 interface RouteOf<P, Q, B extends Body | undefined> extends Omit<Route, 'params' | 'query' | 'body' | 'handle'> {
@@ -79,6 +81,8 @@ export type RouteContext = Context<{
     readonly requestId: string
     /** Where the request comes from: an IP address, or `unknown`. */
     readonly address: string
+    /** Set on requests by which somebody is to prove who they are. */
+    readonly wantsProof?: true
     /** The operator who called; set on routes that name roles. */
     readonly operator: Operator
     /** The workload that called, once its proof was accepted and spent; for what is told of the request alone. */

@@ -5,15 +5,18 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /** How many objects and lists may be within one another. Nothing that Stint takes needs more than a few. */
 const depthMax = 32
+/** How many members there may be in all, unless the reader expects more. */
+const membersMaxUsual = 1_000
 
 /** What was read, or what is wrong with it, as in `is not UTF-8`. */
 export type StrictJson = { readonly ok: true; readonly value: unknown } | { readonly ok: false; readonly problem: string }
 
 /**
  * Reads the JSON value in these UTF-8 bytes, of which no two parsers may make different things: refuses invalid UTF-8, a
- * member name that occurs twice (RFC 7515 §4, RFC 8725 §2.4), a lone surrogate, and more depth than every parser takes.
+ * member name that occurs twice (RFC 7515 §4, RFC 8725 §2.4), a lone surrogate, more depth than every parser takes, and,
+ * before they cost anything, more than `membersMax` members.
  */
-export function readStrictJson(bytes: Uint8Array): StrictJson {
+export function readStrictJson(bytes: Uint8Array, membersMax = membersMaxUsual): StrictJson {
   let text: string
   try {
     text = utf8.decode(bytes)
@@ -22,6 +25,7 @@ export function readStrictJson(bytes: Uint8Array): StrictJson {
   }
   const { colons, depth } = scan(text)
   if (depth > depthMax) return refuse(`nests more than ${depthMax} levels deep`)
+  if (colons > membersMax) return refuse(`has more than ${membersMax} members`)
   let value: unknown
   try {
     value = JSON.parse(text)

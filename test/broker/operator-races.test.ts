@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import type { Ledger } from '../../src/storage/ledger.ts'
 import { countLastingAdmins } from '../../src/storage/operators.ts'
-import { dayMs, startBroker, type TestBroker } from '../broker.ts'
+import { dayMs, getToken, startBroker, type TestBroker } from '../broker.ts'
 import { startCompanyIssuer } from '../company-issuer.ts'
 import { createTestClock, describeEngines } from '../harness.ts'
 
@@ -91,6 +91,19 @@ describeEngines('At the same moment (invariant 13),', (engine) => {
       before = (await broker.events()).length
     })
     expect((await broker.sendAs(credential, 'POST', '/v1/workloads/bot/suspend', {})).status).toBe(401)
+    expect(await typesSince(broker, before)).toEqual([])
+  })
+
+  test('neither does the end of a token by the OAuth endpoint', async () => {
+    const { broker, elsewhere, bob } = await prepare(engine)
+    const { access_token: token } = await getToken(broker, await broker.register('bot'), { scope: 'tickets:read' })
+    let before = 0
+    interfere(broker, async () => {
+      await elsewhere.sendAsAdmin('POST', '/v1/operators/bob/revoke', {})
+      before = (await broker.events()).length
+    })
+    const response = await broker.send('POST', '/oauth2/revoke', { form: { token }, headers: { authorization: `Bearer ${bob}` } })
+    expect(response.status).toBe(401)
     expect(await typesSince(broker, before)).toEqual([])
   })
 

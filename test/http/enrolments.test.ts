@@ -192,6 +192,15 @@ describeEngines('An enrolment', (engine) => {
     expect(await unrecorded(broker, () => cancel('bot', last.enrolment))).toMatchObject({ status: 200, body: { status: 'expired' } })
   })
 
+  test.each(['suspend', 'retire'])('ends with the workload that is stopped: %s', async (verb) => {
+    const { broker, agent } = await prepare(engine)
+    const { enrolment, code } = await makeCode(broker)
+    expect((await broker.sendAsAdmin('POST', `/v1/workloads/bot/${verb}`, {})).status).toBe(200)
+    expect(await broker.lastEvent('enrolment.cancelled')).toMatchObject({ enrolment, workload: 'bot', actor: { kind: 'operator' } })
+    if (verb === 'suspend') expect((await broker.sendAsAdmin('POST', '/v1/workloads/bot/resume', {})).status).toBe(200)
+    expect(await redeem(broker, code, proofForCode(broker, agent, code))).toEqual(refusal)
+  })
+
   test('is made for no workload that could not use its key', async () => {
     const { broker } = await prepare(engine)
     const create = async (name: string) => answerOf(await broker.sendAsAdmin('POST', `/v1/workloads/${name}/enrolments`))

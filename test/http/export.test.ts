@@ -224,12 +224,21 @@ describeEngines('An export', (engine) => {
 
 test('places are given back once, however often that is said', () => {
   const places = createExportPlaces({ atOnceMax: 2 })
-  const [one] = [places.take(), places.take()]
-  expect(() => places.take()).toThrow('2 exports are running already')
+  const [one] = [places.take('a'), places.take('b')]
+  expect(() => places.take('c')).toThrow('2 exports are running already')
   one?.()
   one?.()
-  places.take()
-  expect(() => places.take()).toThrow('running already')
+  places.take('a')
+  expect(() => places.take('c')).toThrow('running already')
+})
+
+test('one operator cannot take all the places', () => {
+  const places = createExportPlaces({ atOnceMax: 4, perOperatorMax: 2 })
+  const [first] = [places.take('a'), places.take('a')]
+  expect(() => places.take('a')).toThrow('2 exports of yours are running already')
+  places.take('b')
+  first?.()
+  places.take('a')
 })
 
 /** The broker behind a real server; returns its port. */

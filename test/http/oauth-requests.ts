@@ -33,8 +33,13 @@ export async function post(broker: TestBroker, endpoint: Endpoint, options: Send
 }
 
 /** Asks for a token with a fresh assertion of the agent's. */
-export function askToken(broker: TestBroker, agent: TestAgent, parameters: Readonly<Record<string, string>>): Promise<OAuthAnswer> {
-  return post(broker, 'token', { form: agent.form({ grant_type: 'client_credentials', ...parameters }) })
+export function askToken(
+  broker: TestBroker,
+  agent: TestAgent,
+  parameters: Readonly<Record<string, string>>,
+  options: Pick<SendOptions, 'from'> = {},
+): Promise<OAuthAnswer> {
+  return post(broker, 'token', { form: agent.form({ grant_type: 'client_credentials', ...parameters }), ...options })
 }
 
 /** Whether the token is alive, as the asker is told. */

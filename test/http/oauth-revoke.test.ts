@@ -107,6 +107,17 @@ describeEngines('Revocation by token (RFC 7009)', (engine) => {
     expect(await isActive(broker, agent, token)).toBe(true)
   })
 
+  test('by an operator of another role ends nothing, and is recorded', async () => {
+    const broker = await startBroker(engine)
+    const agent = await broker.register('triage-bot')
+    const { token } = await giveToken(broker, agent)
+    const auditor = await broker.createOperator('auditor')
+    const answer = await post(broker, 'revoke', { form: { token }, headers: { authorization: `Bearer ${auditor}` } })
+    expect(answer).toMatchObject({ status: 403, body: { error: 'access_denied' } })
+    expect(await eventsOf(broker, answer)).toMatchObject([{ type: 'change.refused', route: '/oauth2/revoke', code: 'forbidden' }])
+    expect(await isActive(broker, agent, token)).toBe(true)
+  })
+
   test('of what Stint does not know succeeds and does nothing', async () => {
     const broker = await startBroker(engine)
     const agent = await broker.register('triage-bot')

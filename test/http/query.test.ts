@@ -36,6 +36,8 @@ describe('A query', () => {
     ['/v1/workloads?team=', 'team'],
     ['/v1/workloads?team=a%00', 'team must not hold control characters'],
     ['/v1/workloads?__proto__=1', '__proto__ is not known here'],
+    ['/v1/audit?since=2026-11-22&until=2026-11-21', 'since must not be later than until'],
+    ['/v1/audit?after=5&before=3', 'after must not be beyond before'],
     ['/v1/audit?type=grant.isued', 'type is not known; did you mean grant.issued?'],
     ['/v1/audit?typ=grant.issued', 'typ is not known here; did you mean type?'],
     ['/v1/audit?since=yesterday', 'since must be a time such as'],

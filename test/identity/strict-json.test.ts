@@ -37,6 +37,7 @@ const refused = [
   "{'a':1}",
   '{"a":1,}',
   `${'['.repeat(33)}${']'.repeat(33)}`,
+  JSON.stringify(Object.fromEntries(Array.from({ length: 1_001 }, (_, i) => [`a${i}`, i]))),
   `${'{"a":'.repeat(33)}1${'}'.repeat(33)}`,
 ]
 test.each(refused)('refuses %s', (text) => {
