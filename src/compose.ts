@@ -140,7 +140,8 @@ export async function compose(parts: Parts): Promise<Composition> {
     jobs: [
       { name: 'record refusals', everyMs: 10_000, run: () => broker.refusals.flush() },
       { name: 'forget sessions that are over', everyMs: 3_600_000, run: () => forgetSessions(broker) },
-      { name: 'forget expired replay marks', everyMs: 30_000, run: () => forgetMarks(ledger) },
+      // Writes also where there is nothing to forget: so a log that cannot be written shows, and one that can again.
+      { name: 'forget expired replay marks', everyMs: 10_000, run: () => forgetMarks(ledger) },
       // So that what another process has put in force is loaded before a request needs it.
       { name: 'follow the epoch', everyMs: 500, run: () => knowledge.refresh().then(() => undefined, () => undefined) },
       { name: 'look at the policy folder', everyMs: 1_500, run: async () => policyFolder?.look() },

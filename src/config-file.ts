@@ -138,7 +138,8 @@ function listProperties({ properties = {}, required = [] }: JsonSchema, prefix: 
       type: typeOf(property),
       required: required.includes(name),
       description: property.description ?? '',
-      ...(property.default !== undefined && typeof property.default !== 'object' && { default: property.default }),
+      // The default of options of their own is that of each of them.
+      ...(property.default !== undefined && property.type !== 'object' && { default: property.default }),
     }
     return [option, ...listProperties(property, `${path}.`)]
   })

@@ -26,7 +26,7 @@ async function setUp() {
 /** The lines of the introduction that are to be typed, a continued one as one. */
 function commandsIn(out: string): string[] {
   const lines = out.replaceAll('\\\n', '').split('\n')
-  return lines.map((line) => line.trim()).filter((line) => /^(?:export |npx stint |TOKEN=)/.test(line))
+  return lines.map((line) => line.trim()).filter((line) => /^(?:export |npx stint |TOKEN=|CODE=)/.test(line))
 }
 
 /** The JSON object that stands indented behind a line which ends so. */
@@ -65,8 +65,8 @@ describe('stint serve --dev', () => {
       'revoke',
       'token introspect',
       'audit list',
-      'key create',
-      'workload register',
+      'CODE',
+      'enroll',
       'token docs',
     ])
     // One shell for all of them, as a person would have; each one's output and end behind a mark.
@@ -81,8 +81,9 @@ describe('stint serve --dev', () => {
     expect(outs[5]).toMatch(/^Ended \d+ grants?\./)
     expect(outs[6]).toMatch(/^active +no\n/)
     expect(outs[7]).toMatch(/grants\.revoked.*\n/)
-    expect(outs[9]).toMatch(/^name +my-bot\n/)
-    expect(outs[10]).toContain('spiffe://stint.local/my-bot')
+    expect(errs[8]).toMatch(/^docs-bot is registered /)
+    expect(outs[9]).toMatch(/^workload +docs-bot\n/)
+    expect(outs[10]).toContain('spiffe://stint.local/docs-bot')
 
     // A second start on the same data finds everything, and shows no credential again.
     expect(await first.stop()).toMatchObject({ code: 0, err: '', out: expect.stringContaining('Stopping: finishing what was begun.') })
@@ -91,7 +92,7 @@ describe('stint serve --dev', () => {
     expect(second.said().out).not.toMatch(/stint_op_|eyJ|Its claims/)
     const [token = '', address = ''] = commands
     const still = await runShell(`${token}\n${address}\nnpx stint workload list`, { cwd })
-    expect([still.code, still.out]).toEqual([0, expect.stringMatching(/^my-bot [^]*^triage-bot /m)])
+    expect([still.code, still.out]).toEqual([0, expect.stringMatching(/^docs-bot [^]*^triage-bot /m)])
     expect(await second.stop('SIGINT')).toMatchObject({ code: 0, signal: null, err: '' })
   })
 

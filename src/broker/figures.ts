@@ -17,6 +17,7 @@ export async function readFigures(broker: Pick<Broker, 'clock' | 'database' | 'k
   const parts = await Promise.allSettled([readState(broker), readWorkloads(broker), readOperators(broker)])
   return [
     { name: 'log_halted', labels: {}, value: ledger.halted === undefined ? 0 : 1 },
+    { name: 'log_writable', labels: {}, value: ledger.halted === undefined && !ledger.failing ? 1 : 0 },
     { name: 'clock_behind_seconds', labels: {}, value: (ledger.nowMs() - clock.nowMs()) / 1000 },
     { name: 'database_answers', labels: {}, value: parts.every(({ status }) => status === 'fulfilled') ? 1 : 0 },
     ...parts.flatMap((part) => (part.status === 'fulfilled' ? part.value : [])),

@@ -29,6 +29,15 @@ export function readTime(text: string, name: string): string {
   return formatTime(ms)
 }
 
+/** The times of `--since` and `--until`, as in `readTime`. */
+export function readPeriod(values: { readonly since?: string | undefined; readonly until?: string | undefined }) {
+  const since = values.since === undefined ? undefined : readTime(values.since, 'since')
+  const until = values.until === undefined ? undefined : readTime(values.until, 'until')
+  // Of one length and in UTC, they sort as text.
+  if (since !== undefined && until !== undefined && since > until) throw new UsageError('--since must not be after --until.')
+  return { since, until }
+}
+
 /** A date or date-time as in `readTime`, or a duration from now on such as `90d`; as a date-time in UTC. */
 export function readReviewTime(text: string, name: string, nowMs: number): string {
   const seconds = parseDuration(text)

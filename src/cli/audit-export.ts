@@ -1,5 +1,5 @@
 import type { AuditExport, AuditExportQuery } from '../client/records.ts'
-import { readTime, refusePositionals } from './arguments.ts'
+import { readPeriod, refusePositionals } from './arguments.ts'
 import { parseOptions, UsageError, type Command, type Io } from './command.ts'
 import { adminClient, brokerOf, connectionHelp, connectionOptions } from './connection.ts'
 import { createExportFile, reopenExportFile, type ExportFile } from './export-file.ts'
@@ -21,8 +21,8 @@ and the line is the entry's leaf in the tree. As csv it is for spreadsheets:
 what one of them could take for a formula is made harmless.
 
 Options:
-  --from TIME      from then on, YYYY-MM-DD or YYYY-MM-DDThh:mm:ssZ in UTC
-  --to TIME        before then
+  --since TIME     from then on, YYYY-MM-DD or YYYY-MM-DDThh:mm:ssZ in UTC
+  --until TIME     before then
   --workload NAME  about this workload
   --tool NAME      about this tool
   --type TYPE      such as grant.issued, grant.denied, workload.registered
@@ -32,20 +32,21 @@ Options:
   --output FILE    write to this new file, mode 0600: FILE.part until it is
                    complete. Without it, to standard output
   --resume         go on with the FILE.part of a run with the same options
-  --retries N      take up a lost connection this many times in a row (default 5)
+  --retries N      take up a lost connection this many times in a row; 5 unless
+                   given
   --json           with --output: print what was written as JSON
 
 ${connectionHelp}
 Examples:
   stint audit export --output log.jsonl
-  stint audit export --from YYYY-MM-DD --to YYYY-MM-DD --output month.jsonl
+  stint audit export --since YYYY-MM-DD --until YYYY-MM-DD --output month.jsonl
   stint audit export --workload triage-bot --format csv > triage-bot.csv
 `,
   async run(args, io) {
     const { values, positionals } = parseOptions('audit export', args, {
       ...connectionOptions,
-      from: { type: 'string' },
-      to: { type: 'string' },
+      since: { type: 'string' },
+      until: { type: 'string' },
       workload: { type: 'string' },
       tool: { type: 'string' },
       type: { type: 'string' },
@@ -62,10 +63,11 @@ Examples:
     if (output === '') throw new UsageError('--output is empty: give it the name of a file.')
     if (output === undefined && values.resume === true) throw new UsageError('--resume goes on with a file: give --output FILE.')
     if (output === undefined && values.json === true) throw new UsageError('--json tells of a file: give --output FILE.')
+    const { since, until } = readPeriod(values)
     const query: AuditExportQuery = {
       format: readFormat(values.format ?? 'jsonl'),
-      from: values.from === undefined ? undefined : readTime(values.from, 'from'),
-      to: values.to === undefined ? undefined : readTime(values.to, 'to'),
+      from: since,
+      to: until,
       workload,
       tool,
       type,

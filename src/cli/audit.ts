@@ -1,6 +1,6 @@
 import type { AdminClient } from '../client/admin.ts'
 import type { AuditEntry, AuditQuery } from '../client/records.ts'
-import { readCount, readSingle, readTime, refusePositionals } from './arguments.ts'
+import { readCount, readPeriod, readSingle, refusePositionals } from './arguments.ts'
 import { exportCommand } from './audit-export.ts'
 import { formatEntries } from './audit-line.ts'
 import { CommandError, parseOptions, UsageError, type Command } from './command.ts'
@@ -51,15 +51,7 @@ Examples:
     refusePositionals('audit list', positionals)
     const limit = readCount(values.limit ?? '20', 'limit', 10_000)
     const { type, workload, tool, grant, task } = values
-    const query = {
-      type,
-      workload,
-      tool,
-      grant,
-      task,
-      since: values.since === undefined ? undefined : readTime(values.since, 'since'),
-      until: values.until === undefined ? undefined : readTime(values.until, 'until'),
-    }
+    const query = { type, workload, tool, grant, task, ...readPeriod(values) }
     const { entries, treeSize } = await listNewest(adminClient(values, io), query, limit)
     entries.reverse()
     if (values.json === true) io.out(formatJson({ entries, tree_size: treeSize }))

@@ -1,4 +1,5 @@
 import { parseArgs, type ParseArgsConfig } from 'node:util'
+import { nearestName } from '../kernel/nearest.ts'
 
 /** Where a command reads and writes: the process in production, a recorder in tests. */
 export interface Io {
@@ -67,13 +68,19 @@ export function parseOptions<O extends NonNullable<ParseArgsConfig['options']>>(
     }
     return parsed
   } catch (error) {
-    const reason = describeParseError(error)
-    throw new UsageError(`${reason}. See: stint ${command} --help`)
+    const reason = describeParseError(error, Object.keys(options))
+    throw new UsageError(`${reason}${reason.endsWith('?') ? '' : '.'} See: stint ${command} --help`)
   }
 }
 
-function describeParseError(error: unknown): string {
+function describeParseError(error: unknown, known: readonly string[]): string {
   if (!(error instanceof Error)) return String(error)
+  const [, unknown] = /^Unknown option '(--?[\w-]{1,40})'/.exec(error.message) ?? []
+  if (unknown !== undefined) {
+    const near = nearestName(unknown.replace(/^--?/, ''), known)
+    const hint = near === undefined ? `The options are ${known.map((option) => `--${option}`).join(', ')}` : `Did you mean --${near}?`
+    return `Unknown option '${unknown}'. ${hint}`
+  }
   const [, name] = /^Option '(?:-\w, )?(--[\w-]+)[^']*' argument is ambiguous/.exec(error.message) ?? []
   // The value is not repeated: it may be a secret.
   if (name !== undefined) return `${name} has no value, or one that begins with a dash, which would be written ${name}=…`

@@ -41,10 +41,14 @@ Examples:
 function describeOptions(): string {
   return listOptions()
     .map((option) => {
-      const need = option.required ? 'required' : option.default === undefined ? 'optional' : `default ${String(option.default)}`
+      const need = option.required ? 'required' : option.default === undefined ? 'optional' : `default ${formatDefault(option.default)}`
       return `${option.path}  (${option.type}, ${need})\n    ${option.description}\n`
     })
     .join('')
+}
+
+function formatDefault(value: unknown): string {
+  return Array.isArray(value) ? `[${value.join(', ')}]` : String(value)
 }
 
 const example = `# stint.yaml: every option is explained by \`stint config\`.

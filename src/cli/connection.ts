@@ -2,7 +2,7 @@ import { createAdminClient, type AdminClient } from '../client/admin.ts'
 import { createAgentClient, type AgentClient } from '../client/agent.ts'
 import type { AgentKey } from '../client/key.ts'
 import { CommandError, UsageError, type Io } from './command.ts'
-import { readBrokerUrl } from '../client/url.ts'
+import { brokerUrlDefault, readBrokerUrl } from '../client/url.ts'
 import { formatTime, systemClock } from '../kernel/clock.ts'
 import { readPrivateFile } from '../kernel/private-file.ts'
 import { readSession } from './session-file.ts'
@@ -26,10 +26,8 @@ export const agentOptions = {
   key: { type: 'string' },
 } as const
 
-const urlDefault = 'http://127.0.0.1:7846'
-
 /** The part of a command's help that tells of `brokerOptions`. */
-export const brokerHelp = `  --url URL         the broker (else STINT_URL, else ${urlDefault})
+export const brokerHelp = `  --url URL         the broker (else STINT_URL, else ${brokerUrlDefault})
   --allow-insecure  allow plain http to another machine
 `
 
@@ -67,7 +65,7 @@ export interface AgentValues extends BrokerValues {
 /** A client that acts as the operator whose credential the environment or a file holds, or whose session `stint login` began. */
 export function adminClient(values: ConnectionValues, io: Io): AdminClient {
   const broker = brokerOf(values, io)
-  return createAdminClient({ ...broker, token: readOperatorToken(values['operator-token-file'], io) ?? readSessionToken(broker, io) })
+  return createAdminClient({ ...broker, ...(readOperatorToken(values['operator-token-file'], io) ?? readSessionToken(broker.url, io)) })
 }
 
 /** A client that acts as the workload of the options or the environment. */
@@ -89,33 +87,40 @@ export function keyFile(values: Pick<AgentValues, 'key'>, io: Io): string {
   return path
 }
 
-/** The broker of the options, the environment, or this machine. */
+/** The origin of the broker of the options, the environment, or this machine. Throws `invalid_option` for what is none. */
 export function brokerOf(values: BrokerValues, io: Io): { readonly url: string; readonly allowInsecure: boolean } {
-  return { url: pick(values.url, io.env['STINT_URL']) ?? urlDefault, allowInsecure: values['allow-insecure'] === true }
+  const allowInsecure = values['allow-insecure'] === true
+  const text = pick(values.url, io.env['STINT_URL']) ?? brokerUrlDefault
+  return { url: readBrokerUrl(text, allowInsecure, '--allow-insecure'), allowInsecure }
+}
+
+/** A credential, and what it is from, in words for when it is not accepted. */
+interface FoundToken {
+  readonly token: string
+  readonly tokenFrom: string
 }
 
 /** The credential is never an argument: every user of the machine can read those. */
-function readOperatorToken(file: string | undefined, io: Io): string | undefined {
+function readOperatorToken(file: string | undefined, io: Io): FoundToken | undefined {
   const path = pick(file, undefined)
   const variable = pick(undefined, io.env['STINT_OPERATOR_TOKEN'])
   const text = path === undefined ? variable : readPrivateFile(path, "the operator's credential").toString('utf8')
   if (text === undefined) return undefined
   const token = text.trim()
+  const place = path ?? 'STINT_OPERATOR_TOKEN'
   if (!/^stint_o[ps]_[\w-]{1,200}$/.test(token)) {
-    const place = path ?? 'STINT_OPERATOR_TOKEN'
     throw new CommandError(`${place} holds no operator's credential: one begins with stint_op_ or stint_os_ and is a single word`)
   }
-  return token
+  return { token, tokenFrom: place }
 }
 
 /** The credential of the session at that broker, and of no other. */
-function readSessionToken({ url, allowInsecure }: { readonly url: string; readonly allowInsecure: boolean }, io: Io): string {
-  const origin = readBrokerUrl(url, allowInsecure)
+function readSessionToken(origin: string, io: Io): FoundToken {
   const saved = readSession(origin, io)
   if (saved === undefined) {
     throw new CommandError('this needs an operator: run stint login, or set STINT_OPERATOR_TOKEN or give --operator-token-file FILE')
   }
-  if (saved.expiresAtMs > systemClock.nowMs()) return saved.credential
+  if (saved.expiresAtMs > systemClock.nowMs()) return { token: saved.credential, tokenFrom: 'the session of stint login' }
   throw new CommandError(`your session at ${origin} ended at ${formatTime(saved.expiresAtMs)}: run stint login`)
 }
 

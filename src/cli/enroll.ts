@@ -30,7 +30,8 @@ Options:
 ${brokerHelp}  The code may also be in the environment, as STINT_ENROLLMENT_CODE.
 
 Examples:
-  stint enroll stint_enroll_… --key triage-bot.key
+  stint enroll stint_enroll_… --key triage-bot.key \\
+    --url https://stint.example.com
   stint enroll --code-file /run/secrets/enrollment --key triage-bot.key
 `,
   async run(args, io) {
@@ -66,10 +67,13 @@ Examples:
           ['audit entry', auditIndex === undefined ? undefined : String(auditIndex)],
         ]),
       )
-      io.err(`Now it can ask: stint token TOOL:VERB --workload ${printable(workload)} --key ${printable(path)}\n`)
+      const option = values.url === undefined ? '' : ` --url ${broker.url}`
+      io.err(`Now it can ask: stint token TOOL:VERB --workload ${printable(workload)} --key ${printable(path)}${option}\n`)
       return 0
     } catch (error) {
-      throw error instanceof StintError ? explain(error, path) : error
+      if (error instanceof StintError && error.code === 'conflict') throw explain(error, path)
+      if (found === undefined) io.err(`The new key is kept in ${printable(path)}: stint enroll with the same --key goes on with it.\n`)
+      throw error
     }
   },
 }
@@ -91,7 +95,6 @@ async function readCode(positionals: readonly string[], file: string | undefined
 }
 
 function explain(error: StintError, path: string): Error {
-  if (error.code !== 'conflict') return error
   return new CommandError(`${printable(error.message)}
 The key is ${printable(path)}: name another file with --key to make a new one. The code was not used up.`)
 }

@@ -3,6 +3,7 @@ import { constants, open, readFile, rename, rm, writeFile, type FileHandle } fro
 import { indexOfLast } from '../client/export.ts'
 import type { AuditExportQuery } from '../client/records.ts'
 import { CommandError } from './command.ts'
+import { describeWriteError } from './write-error.ts'
 
 /** What a file holds, or is to hold: which broker's entries, and which of them. */
 export interface ExportPlan {
@@ -35,13 +36,16 @@ export async function createExportFile(path: string, plan: ExportPlan): Promise<
     query: plan.query,
     async begin({ first, last }) {
       await rm(notes, { force: true })
-      await writeFile(notes, `${JSON.stringify({ ...plan, first, last })}\n`, { flag: 'wx', mode: 0o600 })
+      const text = `${JSON.stringify({ ...plan, first, last })}\n`
+      await writeFile(notes, text, { flag: 'wx', mode: 0o600 }).catch((error: unknown) => {
+        throw new CommandError(`cannot write to ${notes}: ${describeWriteError(error)}`)
+      })
       begun = true
     },
     ...writerOf(file, path),
     async leave() {
       await file.close()
-      if (!begun) await rm(part, { force: true })
+      if (!begun) await Promise.all([part, notes].map((name) => rm(name, { force: true })))
       return begun
     },
   }
@@ -86,18 +90,23 @@ async function openPart(part: string, flags: number, explain: (code: string) => 
 }
 
 function writerOf(file: FileHandle, path: string): Pick<ExportFile, 'write' | 'finish'> {
+  const { part, notes } = namesOf(path)
   return {
-    write: (bytes) => file.appendFile(bytes),
+    write: (bytes) => file.appendFile(bytes).catch((error: unknown) => refuseWrite(part, error)),
     async finish() {
       // The name says that the file is complete: not before all of it is on the disk.
-      await file.sync()
+      await file.sync().catch((error: unknown) => refuseWrite(part, error))
       await file.close()
       refuseExisting(path)
-      const { part, notes } = namesOf(path)
       await rename(part, path)
       await rm(notes, { force: true })
     },
   }
+}
+
+function refuseWrite(file: string, error: unknown): never {
+  const kept = 'what is there already stays; make room, then go on with --resume'
+  throw new CommandError(`cannot write to ${file}: ${describeWriteError(error)}: ${kept}`)
 }
 
 interface Notes extends ExportPlan {

@@ -1,6 +1,7 @@
 import { createFirstOperator } from '../broker/operators.ts'
 import { createAdminClient } from '../client/admin.ts'
 import { createAgentClient } from '../client/agent.ts'
+import { brokerUrlDefault } from '../client/url.ts'
 import { formatTime } from '../kernel/clock.ts'
 import type { RunningBroker } from '../main.ts'
 import { countOperators } from '../storage/operators.ts'
@@ -17,8 +18,6 @@ export interface IntroductionOptions {
 
 const agent = 'triage-bot'
 const dayMs = 86_400_000
-/** Where the commands look for a broker when they are told nothing else. */
-const defaultUrl = 'http://127.0.0.1:7846'
 
 /**
  * Shows a newcomer a first real token: makes the admin credential and shows it once, registers the sample agent with a
@@ -32,7 +31,7 @@ export async function introduce({ running, keyFile, shownKeyFile }: Introduction
 The admin credential, shown this once (only its hash is kept):
 
   export STINT_OPERATOR_TOKEN=${operator.credential.reveal()}
-${running.url === defaultUrl ? '' : `  export STINT_URL=${running.url}\n`}
+${running.url === brokerUrlDefault ? '' : `  export STINT_URL=${running.url}\n`}
 `)
   const keyArgument = quoteArgument(shownKeyFile)
   const admin = createAdminClient({ url: running.url, token: operator.credential.reveal() })
@@ -74,11 +73,11 @@ Now in another terminal, in this folder: what is to be exported, as above, then 
   # what happened, from the log
   npx stint audit list
 
-  # an agent of your own
-  npx stint key create my-bot.key > my-bot.jwks.json
-  npx stint workload register my-bot --environment dev --stage sandbox --team support \\
-    --contact oncall:support --purpose "Tries Stint" --review-at 90d --jwks my-bot.jwks.json
-  npx stint token docs:read --workload my-bot --key my-bot.key --claims
+  # an agent of your own: it makes its own key, which nobody else ever handles
+  CODE=$(npx stint workload register docs-bot --environment dev --stage sandbox --team support \\
+    --contact oncall:support --purpose "Tries Stint" --review-at 90d --enroll)
+  npx stint enroll $CODE --key docs-bot.key
+  npx stint token docs:read --workload docs-bot --key docs-bot.key --claims
 
 `)
 }

@@ -62,7 +62,11 @@ Examples:
       if (!(error instanceof StintError)) throw error
       // The old key may have ended since an earlier run, whose answer was lost, and the new one be registered.
       const done = error.code === 'invalid_client' && begun !== undefined && (await agentClient(values, next, io).provesWorkload())
-      if (!done) throw explain(error, { workload, key, path, nextPath })
+      if (!done) {
+        const refused = error.code === 'invalid_client' || error.code === 'conflict'
+        if (!refused) io.err(`The new key is kept in ${printable(nextPath)}: run this again to go on with it.\n`)
+        throw explain(error, { workload, key, path, nextPath })
+      }
     }
     await replaceKeyFile(nextPath, path, next.kid)
 

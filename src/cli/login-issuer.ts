@@ -1,5 +1,6 @@
 import type * as openidClient from 'openid-client'
 import type { SignIn } from '../client/records.ts'
+import { tlsCodes } from '../client/failure.ts'
 import { isLoopback } from '../client/url.ts'
 import { CommandError } from './command.ts'
 
@@ -40,6 +41,13 @@ export async function askIssuer<T>({ oidc, name }: Pick<Issuer, 'oidc' | 'name'>
       const { error: code, error_description: description } = error
       throw new CommandError(`${name} refused: ${description === undefined ? code : `${description} (${code})`}`)
     }
+    const code = findTlsCode(error)
+    if (code !== undefined) {
+      throw new CommandError(
+        `TLS with ${name} failed (${code}): where its certificate is of a private authority, ` +
+          `set NODE_EXTRA_CA_CERTS=/path/to/ca.pem to that authority's certificate`,
+      )
+    }
     if (error instanceof oidc.ClientError) {
       throw new CommandError(`what ${name} answered cannot be used: ${describe(error)}`)
     }
@@ -47,6 +55,13 @@ export async function askIssuer<T>({ oidc, name }: Pick<Issuer, 'oidc' | 'name'>
     if (error instanceof TypeError) throw new CommandError(`${name} cannot be reached: ${describe(error)}`)
     throw error
   }
+}
+
+/** The code of a TLS failure among the causes of an error. */
+function findTlsCode(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined
+  const code = 'code' in error ? String(error.code) : ''
+  return tlsCodes.test(code) ? code : findTlsCode(error.cause)
 }
 
 /** The innermost cause that has a message: the outer ones say only that something went wrong. */

@@ -1,6 +1,5 @@
 import { createAdminClient } from '../client/admin.ts'
 import { StintError } from '../client/errors.ts'
-import { readBrokerUrl } from '../client/url.ts'
 import { systemClock } from '../kernel/clock.ts'
 import { refusePositionals } from './arguments.ts'
 import { parseOptions, type Command } from './command.ts'
@@ -30,7 +29,7 @@ Examples:
     const { values, positionals } = parseOptions('logout', args, { ...brokerOptions, json: { type: 'boolean' } })
     refusePositionals('logout', positionals)
     const broker = brokerOf(values, io)
-    const origin = readBrokerUrl(broker.url, broker.allowInsecure)
+    const origin = broker.url
     const saved = readSession(origin, io)
     const live = saved !== undefined && saved.expiresAtMs > systemClock.nowMs()
     const ended = live && (await endSession(broker, saved.credential))

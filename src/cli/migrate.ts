@@ -4,6 +4,7 @@ import { createOperator } from '../broker/operators.ts'
 import { openLog } from '../broker/open-log.ts'
 import { operatorNamePattern } from '../identity/operator.ts'
 import { systemClock } from '../kernel/clock.ts'
+import { BrokerError } from '../kernel/errors.ts'
 import { systemRandom } from '../kernel/ids.ts'
 import type { Log } from '../kernel/log.ts'
 import { openConfiguredDatabase, type OpenedDatabase } from '../open-database.ts'
@@ -87,7 +88,11 @@ async function makeAdmin(config: Config, log: Log, database: Database, name: str
     ledger.observe(await readHead(database.read))
     const caller = { actor: { kind: 'stint', id: 'migrate' } } as const
     await openLog({ ledger, database, issuer: config.issuer, trustDomain: config.trust_domain, log }, caller)
-    const { credential } = await createOperator({ ledger, random: systemRandom }, caller, { name, role: 'admin' })
+    const { credential } = await createOperator({ ledger, random: systemRandom }, caller, { name, role: 'admin' }).catch((error: unknown) => {
+      if (!(error instanceof BrokerError) || error.code !== 'conflict') throw error
+      throw new CommandError(`${error.publicMessage}
+Nothing was made. Another admin: --admin OTHER-NAME. A new credential of ${name}, by an admin: stint operator rotate ${name}`)
+    })
     io.err(`The admin ${name}'s credential, shown this once (only its hash is kept):\n`)
     io.out(`${credential.reveal()}\n`)
   } finally {

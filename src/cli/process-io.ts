@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { createInterface } from 'node:readline/promises'
 import { isatty } from 'node:tty'
 import { CommandError, type Io } from './command.ts'
+import { describeWriteError } from './write-error.ts'
 
 const inputBytesMax = 1024 * 1024
 
@@ -11,7 +12,10 @@ export function createProcessIo(host: NodeJS.Process): Io {
     stream.on('error', (error: NodeJS.ErrnoException) => {
       if (error.code === 'EPIPE') host.exit()
       // The terminal was closed: nobody reads on, and what was begun is still to be finished.
-      if (error.code !== 'EIO') throw error
+      if (error.code === 'EIO') return
+      if (stream !== host.stdout) throw error
+      host.stderr.write(`stint: cannot write to standard output: ${describeWriteError(error)}\n`)
+      host.exit(1)
     })
   }
   return {

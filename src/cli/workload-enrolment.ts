@@ -1,7 +1,9 @@
+import type { AdminClient } from '../client/admin.ts'
 import type { CreatedEnrolment, Recorded } from '../client/records.ts'
+import { brokerUrlDefault } from '../client/url.ts'
 import { readCount, readSingle, requireOption } from './arguments.ts'
 import { parseOptions, type Command, type Io } from './command.ts'
-import { adminClient, connectionHelp, connectionOptions } from './connection.ts'
+import { adminClient, brokerOf, connectionHelp, connectionOptions } from './connection.ts'
 import { formatFields, formatJson, formatTable, printable } from './terminal.ts'
 
 /** `stint workload enroll`: a one-time code for an agent. */
@@ -26,17 +28,22 @@ Examples:
   async run(args, io) {
     const { values, positionals } = parseOptions('workload enroll', args, { ...connectionOptions, json: { type: 'boolean' } })
     const name = readSingle('workload enroll', positionals, "the workload's name")
-    const created = await adminClient(values, io).createEnrolment(name)
+    const client = adminClient(values, io)
+    const created = await client.createEnrolment(name)
     if (values.json === true) io.out(formatJson(created))
-    else printCode(created, io)
+    else await printCode(client, created, brokerOf(values, io).url, io)
     return 0
   },
 }
 
-/** Prints the code alone on standard output, and what to do with it on standard error. */
-export function printCode({ workload, enrolment, code, expires_at: expiresAt }: Recorded<CreatedEnrolment>, io: Io): void {
+/** Prints the code alone on standard output, and what to do with it on standard error. `url` is where the admin reaches the broker. */
+export async function printCode(client: AdminClient, created: Recorded<CreatedEnrolment>, url: string, io: Io): Promise<void> {
+  const { workload, enrolment, code, expires_at: expiresAt } = created
+  // The code is good, whatever becomes of a hint.
+  const issuer = await client.getIssuer().catch(() => url)
+  const option = issuer === brokerUrlDefault ? '' : ` --url ${printable(issuer)}`
   io.err(`The code for ${printable(workload)}, shown this once, until ${printable(expiresAt)} (enrolment ${printable(enrolment)}).
-On the agent's machine: stint enroll CODE --key ${printable(workload)}.key
+On the agent's machine: stint enroll CODE --key ${printable(workload)}.key${option}
 `)
   io.out(`${printable(code)}\n`)
 }

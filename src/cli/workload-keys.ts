@@ -1,5 +1,5 @@
 import { readSingle, requireOption } from './arguments.ts'
-import { parseOptions, type Command } from './command.ts'
+import { parseOptions, UsageError, type Command } from './command.ts'
 import { adminClient, connectionHelp, connectionOptions } from './connection.ts'
 import { readJwks } from './jwks-file.ts'
 import { printWorkload } from './workload-show.ts'
@@ -63,6 +63,9 @@ Examples:
     })
     const name = readSingle(command, positionals, "the workload's name")
     const kid = requireOption(command, values, 'kid')
+    if (!/^[\w-]{43}$/.test(kid)) {
+      throw new UsageError("--kid must be a key's whole id, 43 characters, as stint workload show lists it.")
+    }
     printWorkload(await adminClient(values, io).removeWorkloadKey(name, kid), values.json === true, io)
     return 0
   },

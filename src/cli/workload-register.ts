@@ -3,7 +3,7 @@ import type { CreatedEnrolment, Recorded, Stage, WorkloadRecord } from '../clien
 import { systemClock } from '../kernel/clock.ts'
 import { readReviewTime, readSingle, requireOption } from './arguments.ts'
 import { parseOptions, UsageError, type Command, type Io } from './command.ts'
-import { adminClient, connectionHelp, connectionOptions } from './connection.ts'
+import { adminClient, brokerOf, connectionHelp, connectionOptions } from './connection.ts'
 import { readJwks } from './jwks-file.ts'
 import { formatJson, printable } from './terminal.ts'
 import { printCode } from './workload-enrolment.ts'
@@ -76,13 +76,18 @@ Examples:
     const client = adminClient(values, io)
     const workload = await client.registerWorkload({ ...registration, ...(jwks !== undefined && { jwks }) })
     if (!enrolls) printWorkload(workload, values.json === true, io)
-    else await printEnrolled(client, workload, values.json === true, io)
+    else await printEnrolled(client, workload, { url: brokerOf(values, io).url, json: values.json === true }, io)
     return 0
   },
 }
 
 /** The workload is there and harmless, whatever becomes of its code: without a key it can do nothing. */
-async function printEnrolled(client: AdminClient, workload: Recorded<WorkloadRecord>, json: boolean, io: Io): Promise<void> {
+async function printEnrolled(
+  client: AdminClient,
+  workload: Recorded<WorkloadRecord>,
+  { url, json }: { readonly url: string; readonly json: boolean },
+  io: Io,
+): Promise<void> {
   let created: Recorded<CreatedEnrolment>
   try {
     created = await client.createEnrolment(workload.name)
@@ -95,5 +100,5 @@ async function printEnrolled(client: AdminClient, workload: Recorded<WorkloadRec
     return
   }
   io.err(`${printable(workload.name)} is registered (audit entry ${workload.audit_index ?? '?'}).\n`)
-  printCode(created, io)
+  await printCode(client, created, url, io)
 }

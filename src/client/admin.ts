@@ -1,8 +1,9 @@
 import { readAuditIndex, readObject, readObjects, type Shape } from './answer.ts'
+import { askIssuer } from './discovery.ts'
 import { createEnrolmentMethods, type EnrolmentMethods } from './enrolments.ts'
-import { clientError } from './errors.ts'
+import { clientError, StintError } from './errors.ts'
 import { openExport, type ExportOptions } from './export.ts'
-import { createSender, type ApiAnswer, type ApiRequest, type ConnectionOptions } from './http.ts'
+import { createSender, type ApiAnswer, type ApiRequest, type ConnectionOptions, type Sender } from './http.ts'
 import { refusePrivateKeys } from './key.ts'
 import { createOperatorMethods, type OperatorMethods } from './operators.ts'
 import { createSessionMethods, type SessionMethods } from './sessions.ts'
@@ -30,6 +31,8 @@ import type {
 export interface AdminClientOptions extends ConnectionOptions {
   /** An operator's credential, `stint_op_…`, or that of a session, `stint_os_…`. */
   readonly token: string
+  /** Where the credential is from, such as a file's name: for the message when it is not accepted. */
+  readonly tokenFrom?: string | undefined
 }
 
 /** An operator's side of the broker: one method per route. Answers are returned as they are, in snake case. */
@@ -48,6 +51,8 @@ export interface AdminClient extends EnrolmentMethods, OperatorMethods, SessionM
   applyPolicy(change: PolicyChange): Promise<PolicyApplied>
   listAudit(query?: AuditQuery): Promise<AuditPage>
   exportAudit(query?: AuditExportQuery, options?: ExportOptions): Promise<AuditExport>
+  /** What the broker calls itself, which agents must call it: an operator may reach it by another URL. */
+  getIssuer(): Promise<string>
 }
 
 // A large set takes the broker some seconds to validate.
@@ -55,7 +60,7 @@ const policyTimeoutMs = 60_000
 
 /** Makes a client that acts as one operator. Throws `invalid_option` at once for options that cannot work. */
 export function createAdminClient(options: AdminClientOptions): AdminClient {
-  const sender = createSender(options)
+  const sender = explainRefusal(createSender(options), options)
   // Checked here because fetch repeats a header that it refuses, with the credential in it.
   if (!/^stint_o[ps]_[\w-]{1,200}$/.test(options.token)) {
     const message = "the operator's credential is malformed: it begins with stint_op_ or stint_os_ and has no spaces."
@@ -123,6 +128,23 @@ export function createAdminClient(options: AdminClientOptions): AdminClient {
       }
     },
     exportAudit: (query = {}, exportOptions = {}) => openExport(sender, options.token, query, exportOptions),
+    getIssuer: () => askIssuer(sender),
+  }
+}
+
+/** The broker says the same of a credential that has ended as of none at all (invariant 10); this side knows that it sent one. */
+function explainRefusal(sender: Sender, { token, tokenFrom }: AdminClientOptions): Sender {
+  const explain = (error: unknown): never => {
+    if (!(error instanceof StintError) || error.code !== 'unauthenticated') throw error
+    const which = tokenFrom === undefined ? 'that was sent' : `from ${tokenFrom}`
+    const remedy = token.startsWith('stint_os_') ? 'run stint login' : 'an admin makes a new one with stint operator rotate NAME'
+    const message = `the operator's credential ${which} was not accepted by ${sender.origin}. It may have expired or been revoked: ${remedy}.`
+    throw new StintError({ ...error, message, cause: error })
+  }
+  return {
+    origin: sender.origin,
+    send: (request) => sender.send(request).catch(explain),
+    open: (request) => sender.open(request).catch(explain),
   }
 }
 

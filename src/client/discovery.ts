@@ -36,7 +36,7 @@ export async function discoverBroker(sender: Sender): Promise<BrokerMetadata> {
     throw clientError(
       'bad_answer',
       `the broker at ${sender.origin} calls itself ${JSON.stringify(issuer.slice(0, 200))} (RFC 8414 §3.3): ` +
-        `if that is the broker you mean, use that as its URL.`,
+        `if that is the broker you mean, use that as its URL${isOrigin(issuer) ? ` (--url ${issuer}, or STINT_URL)` : ''}.`,
     )
   }
   const trustDomain = String(metadata['stint_trust_domain'])
@@ -51,6 +51,19 @@ export async function discoverBroker(sender: Sender): Promise<BrokerMetadata> {
     revocationPath: pathOf(String(metadata['revocation_endpoint']), issuer),
     trustDomain,
   }
+}
+
+/** What the broker calls itself, whatever it was called. Throws `bad_answer` where that is no origin. */
+export async function askIssuer(sender: Sender): Promise<string> {
+  const { body } = await sender.send({ method: 'GET', path: metadataPath })
+  const issuer = String(readObject(body, { issuer: 'string' }, 'the metadata of a broker')['issuer'])
+  if (isOrigin(issuer)) return issuer
+  throw clientError('bad_answer', `the broker at ${sender.origin} calls itself by something that is no origin.`)
+}
+
+/** Nothing but an origin is written out for a person to paste into a shell. */
+function isOrigin(text: string): boolean {
+  return /^https?:\/\/[\w.:[\]-]+$/.test(text) && URL.canParse(text) && new URL(text).origin === text
 }
 
 function pathOf(endpoint: string, issuer: string): string {

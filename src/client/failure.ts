@@ -1,7 +1,9 @@
 import { isObject } from './answer.ts'
 import { clientError, type StintError } from './errors.ts'
+import { brokerUrlDefault } from './url.ts'
 
-const tlsCodes = /^(?:ERR_TLS_|ERR_SSL_|CERT_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|EPROTO$)/
+/** Node's codes for a TLS connection that could not be made or trusted. */
+export const tlsCodes = /^(?:ERR_TLS_|ERR_SSL_|CERT_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|EPROTO$)/
 
 /**
  * Says in one sentence why there was no answer. `changing`: the request may have been carried out all the same, and the
@@ -17,7 +19,10 @@ export function describeFailure(error: unknown, origin: string, timeoutMs: numbe
   const cause = error instanceof Error && error.cause !== undefined ? error.cause : error
   const code = isObject(cause) && typeof cause['code'] === 'string' ? cause['code'] : ''
   if (code === 'ECONNREFUSED') {
-    const message = `nothing listens at ${origin}: is the broker running there? Start it with npm start, or give its URL.`
+    const isDefault = origin === brokerUrlDefault
+    // Elsewhere, a broker in development would be started beside the one that is meant.
+    const start = isDefault ? ' Start it with stint serve --config FILE, or for a trial with npm start; or give its URL.' : ''
+    const message = `nothing listens at ${origin}: is that the broker's URL, and is it running?${start}`
     return clientError('connection_failed', message, { cause })
   }
   if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') {

@@ -1,11 +1,14 @@
 import { clientError } from './errors.ts'
 
+/** Where a broker in development listens, and where the command line looks for one that is told nothing else. */
+export const brokerUrlDefault = 'http://127.0.0.1:7846'
+
 /**
  * The origin of the broker's URL, for example `https://stint.example.com`. Refuses (`invalid_option`) what is not an
  * http(s) URL of an origin alone, and plain http to other machines unless `allowInsecure`: assertions, operator
- * credentials and tokens would travel readable by everybody on the way.
+ * credentials and tokens would travel readable by everybody on the way. `allowOption` is what the caller calls that.
  */
-export function readBrokerUrl(text: string, allowInsecure: boolean): string {
+export function readBrokerUrl(text: string, allowInsecure: boolean, allowOption = 'allowInsecure'): string {
   if (!URL.canParse(text)) throw clientError('invalid_option', `${quote(text)} is no URL. Write https://HOST[:PORT].`)
   const url = new URL(text)
   if (url.protocol !== 'https:' && url.protocol !== 'http:') {
@@ -22,7 +25,7 @@ export function readBrokerUrl(text: string, allowInsecure: boolean): string {
     throw clientError(
       'invalid_option',
       `refusing to send credentials over plain http to ${url.host}: use https, or allow it explicitly ` +
-        `(allowInsecure) inside a network that you trust.`,
+        `(${allowOption}) inside a network that you trust.`,
     )
   }
   return url.origin

@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import type { Keyring } from '../crypto/keyring.ts'
+import type { Ledger } from '../storage/ledger.ts'
 import { defineRoute, type Route } from './route.ts'
 
 const parts = z.strictObject({
@@ -15,7 +16,7 @@ const parts = z.strictObject({
 const policyFolder = z
   .enum(['in force', 'not in force: another set stays', 'cannot be used: the set in force stays'])
   .optional()
-  .describe('Whether the policy folder is what decides; absent where the broker does not follow it.')
+  .describe('Whether the policy folder is what decides; absent where the broker does not follow it, or cannot read what decides.')
 
 export const healthRoutes: readonly Route[] = [
   defineRoute({
@@ -41,18 +42,25 @@ export const healthRoutes: readonly Route[] = [
       const view = await knowledge.refresh().catch(() => undefined)
       const parts = {
         database: view === undefined ? 'unreachable' : 'ready',
-        log: ledger.halted === undefined ? 'ready' : 'halted',
-        policy: view?.policySet === undefined ? 'none in force' : 'ready',
-        signing_key: view !== undefined && canSign(view.keyring, ledger.nowMs()) ? 'ready' : 'none usable',
+        log: describeLog(ledger, view !== undefined),
+        policy: view === undefined ? 'unknown' : view.policySet === undefined ? 'none in force' : 'ready',
+        signing_key: view === undefined ? 'unknown' : canSign(view.keyring, ledger.nowMs()) ? 'ready' : 'none usable',
         clock: describeClock(ledger.nowMs() - clock.nowMs()),
         process: isDraining() ? 'stopping' : 'ready',
       }
       const ready = Object.values(parts).every((state) => state === 'ready')
-      const folder = policyFolder?.state(view?.policySet?.hash)
+      const folder = view && policyFolder?.state(view.policySet?.hash)
       return c.json({ status: ready ? 'ready' : 'not ready', parts, policy_folder: folder }, ready ? 200 : 503)
     },
   }),
 ]
+
+/** What was found at the last try; a job tries every few seconds, so that the end of a fault shows without a request. */
+function describeLog({ halted, failing }: Pick<Ledger, 'halted' | 'failing'>, databaseAnswers: boolean): string {
+  if (halted !== undefined) return 'halted'
+  if (failing) return 'cannot be written'
+  return databaseAnswers ? 'ready' : 'unknown'
+}
 
 function canSign({ signingKey }: Keyring, nowMs: number): boolean {
   try {

@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
-import type { Socket } from 'node:net'
+import { Socket } from 'node:net'
+import { setImmediate } from 'node:timers/promises'
 import { getRequestListener } from '@hono/node-server'
 import type { Broker } from '../broker/broker.ts'
 import { BrokerError } from '../kernel/errors.ts'
@@ -65,7 +66,18 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
     connectionsCheckingInterval: 1_000,
     keepAliveTimeout: times.idleMs,
   }
-  const answer = getRequestListener(options.fetch, { errorHandler: (error) => answerUnreadable(error, broker) })
+  const answer = getRequestListener(
+    async (request, bindings) => {
+      const response = await options.fetch(request, bindings)
+      const { incoming, outgoing } = bindings
+      // What came together with the head is read to its end first, which an answer may be ahead of.
+      if (!incoming.complete) await setImmediate()
+      // Said before it is done: a proxy would send somebody else's request into a connection that is about to close.
+      if (!incoming.complete) outgoing.setHeader('connection', 'close')
+      return response
+    },
+    { errorHandler: (error) => answerUnreadable(error, broker) },
+  )
   const underWay = new Map<Socket, Set<ServerResponse>>()
   let draining = false
 
@@ -82,7 +94,8 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
       if (onSocket.size === 0) underWay.delete(socket)
     })
     if (draining) response.setHeader('connection', 'close')
-    response.once('finish', () => closeUnlessRead(request))
+    // How Node ends a connection behind an answer that says `close`: at once, whatever of the request is still to come.
+    socket.destroySoon = () => endConnection(request)
     void answer(request, response)
   }
 
@@ -124,12 +137,17 @@ function countRequests(underWay: ReadonlyMap<Socket, ReadonlySet<ServerResponse>
 }
 
 /**
- * Ends a connection on which the answer came before the whole request. What still comes of it is read for a moment and
- * thrown away: to a client that goes on sending into a closed connection, the answer would be lost (RFC 9112 §9.6).
+ * Ends the connection of a request whose answer says `close`. Where the answer came before the whole request, what still
+ * comes of it is read for a moment and thrown away: to a client that goes on sending into a closed connection, the answer
+ * would be lost (RFC 9112 §9.6).
  */
-function closeUnlessRead(request: IncomingMessage): void {
-  if (request.complete) return
-  const { socket } = request
+function endConnection({ socket, complete }: IncomingMessage): void {
+  if (complete) {
+    Socket.prototype.destroySoon.call(socket)
+    return
+  }
+  // It is asked for again by whoever gives up on the body.
+  if (socket.writableEnded) return
   socket.end()
   const enoughBytes = socket.bytesRead + unwantedBytesMax
   let looks = 0
@@ -191,6 +209,13 @@ function answerUnreadable(error: unknown, { clock, random, log }: HttpServerOpti
       : new BrokerError({ code: 'internal', publicMessage: 'An unexpected error; the operator finds it under the request id.' }),
     requestId,
   )
-  const headers = { 'content-type': 'application/problem+json', 'cache-control': 'no-store', 'x-content-type-options': 'nosniff', 'stint-request-id': requestId }
+  const headers = {
+    'content-type': 'application/problem+json',
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+    'stint-request-id': requestId,
+    // Nobody looks here at whether the request is complete, and no good client sends one of these.
+    connection: 'close',
+  }
   return new Response(body, { status, headers })
 }

@@ -34,6 +34,8 @@ export interface Gauges {
   readonly log_entries: Readonly<Record<string, never>>
   /** 1 while nothing can be committed any more, else 0. */
   readonly log_halted: Readonly<Record<string, never>>
+  /** 0 if the last transaction of the ledger came to nothing as a whole, or nothing can be committed any more, else 1. */
+  readonly log_writable: Readonly<Record<string, never>>
   /** How far the clock is behind the log; negative where it is ahead. */
   readonly clock_behind_seconds: Readonly<Record<string, never>>
   /** 1 if the database answered what this very reading asked, else 0. */

@@ -23,6 +23,8 @@ export interface Ledger {
   nowMs(): number
   /** Why nothing is committed any more, or `undefined` while all is well. */
   readonly halted: string | undefined
+  /** Whether the last transaction came to nothing as a whole, as on a full disk. */
+  readonly failing: boolean
   /** Waits for what was begun; refuses what comes after. */
   close(): Promise<void>
 }
@@ -53,6 +55,7 @@ export function createLedger(options: LedgerOptions): Ledger {
   let running: Promise<void> | undefined
   let closed = false
   let halted: string | undefined
+  let failing = false
   /** The size and time of the newest head that this process saw committed. */
   let seenSize = 0
   let seenTimeMs = 0
@@ -105,6 +108,7 @@ export function createLedger(options: LedgerOptions): Ledger {
       const rest = batch.filter((pending) => !hung.has(pending))
       try {
         const settled = await runTransaction(rest, apart)
+        failing = false
         return [...settled, ...failAll([...hung], unavailable('the change took too long', 'a ledger callback hung'))]
       } catch (error) {
         if (error instanceof CallbackHung) {
@@ -120,6 +124,7 @@ export function createLedger(options: LedgerOptions): Ledger {
 
   function failBatch(batch: readonly Pending[], error: unknown): Settlement[] {
     if (error instanceof HeadRegressed) halted = error.message
+    failing = true
     meter.count('ledger_failures', {})
     log.error('the audit log could not be written; nothing of this batch was given out', { changes: batch.length, error })
     return failAll(batch, error instanceof CommitUnsettled ? error : unavailable('the audit log cannot be written', halted, error))
@@ -171,6 +176,9 @@ export function createLedger(options: LedgerOptions): Ledger {
     nowMs: () => Math.max(clock.nowMs(), seenTimeMs),
     get halted() {
       return halted
+    },
+    get failing() {
+      return failing
     },
     async close() {
       closed = true

@@ -47,6 +47,7 @@ const gauges: { readonly [N in keyof Gauges]: Description<Gauges[N]> } = {
   epoch: { help: 'The epoch on the head of the log.', labels: [] },
   log_entries: { help: 'Entries in the log.', labels: [] },
   log_halted: { help: '1 while nothing can be committed any more.', labels: [] },
+  log_writable: { help: '0 if the last transaction of the ledger came to nothing as a whole, or none is tried any more.', labels: [] },
   clock_behind_seconds: { help: 'How far the clock is behind the log.', labels: [] },
   database_answers: { help: '1 if the database answered this scrape; without it, what is read from it is missing.', labels: [] },
   policy_set_age_seconds: { help: 'For how long the policy set has been in force.', labels: [] },
@@ -58,6 +59,13 @@ const gauges: { readonly [N in keyof Gauges]: Description<Gauges[N]> } = {
   operators: { help: 'Operators whose credential is neither expired nor revoked.', labels: ['role'] },
   operators_expiring: { help: 'Operators whose credential expires within 14 days.', labels: ['role'] },
 }
+
+/** What somebody has caught and sent again: the first one is worth an alarm. */
+const replays: readonly Counters['refusals'][] = [
+  { realm: 'workload', reason: 'replayed' },
+  { realm: 'enrolment', reason: 'replayed' },
+  { realm: 'sign_in', reason: 'id_token_replayed' },
+]
 
 /**
  * The broker's figures in a registry of its own, so that two brokers in one process do not mix. The sets of labels are
@@ -73,6 +81,7 @@ export function createMetrics({ version, readFigures, readMsMax = 2_000 }: Metri
   // An alarm on a rate needs a first value that is not yet the fault.
   for (const outcome of ['changed', 'unchanged', 'failed']) made.counters.policy_reloads.inc({ outcome }, 0)
   for (const scope of ['address', 'workload']) made.counters.requests_limited.inc({ scope }, 0)
+  for (const labels of replays) made.counters.refusals.inc(labels, 0)
   new Gauge({ name: 'stint_build_info', help: 'Always 1.', labelNames: ['version', 'node'], registers }).set({ version, node: process.version }, 1)
   const stopWatching = watchProcess(registry)
 

@@ -60,6 +60,9 @@ function traceLedger(ledger: Ledger, tracer: Tracer): Ledger {
     get halted() {
       return ledger.halted
     },
+    get failing() {
+      return ledger.failing
+    },
     close: ledger.close,
   }
 }

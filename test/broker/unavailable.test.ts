@@ -6,6 +6,7 @@ import { getToken, startBroker, type TestAgent, type TestBroker } from '../broke
 import { describeEngines, describePostgres } from '../harness.ts'
 import { countGrants, isActive, post, type Endpoint } from '../http/oauth-requests.ts'
 import { startTcpProxy } from '../storage/tcp-proxy.ts'
+import { readExposition } from '../telemetry/exposition.ts'
 
 /** Every OAuth request, with assertions that are kept, so that they can be sent again. */
 function requests(agent: TestAgent, token: string): [Endpoint, Record<string, string>][] {
@@ -54,6 +55,16 @@ async function setReadOnly({ broker: { database }, database: { ownerLocation } }
   await vi.waitFor(() => Promise.all(Array.from({ length: 8 }, select)), { timeout: 10_000 })
 }
 
+async function readReadiness(broker: TestBroker): Promise<[status: number, body: unknown]> {
+  const response = await broker.send('GET', '/readyz')
+  return [response.status, await response.json()]
+}
+
+/** What an operator's alarm sees. */
+async function readWritable(broker: TestBroker): Promise<number | undefined> {
+  return readExposition(await (await broker.sendAsAdmin('GET', '/metrics')).text()).value('stint_log_writable')
+}
+
 async function prepare(engine: 'sqlite' | 'postgres') {
   const broker = await startBroker(engine)
   const agent = await broker.register('triage-bot')
@@ -68,14 +79,34 @@ describeEngines('When the log cannot be written (invariant 1)', (engine) => {
     const size = (await broker.events()).length
     await setReadOnly(broker, true)
     await expectUnavailable(broker, sent)
+    expect(await readReadiness(broker)).toMatchObject([503, { parts: { database: 'ready', log: 'cannot be written', policy: 'ready' } }])
+    expect(await readWritable(broker)).toBe(0)
     expect(await broker.events()).toHaveLength(size)
     expect(await countGrants(broker)).toBe(1)
     expect((await broker.sendAsAdmin('POST', '/v1/revocations', { workload: 'triage-bot' })).status).toBe(503)
     await setReadOnly(broker, false)
     await vi.waitFor(async () => expect(await isActive(broker, agent, token)).toBe(true), { timeout: 10_000 })
     await expectRecovered(broker, sent)
+    expect([await readReadiness(broker), await readWritable(broker)]).toMatchObject([[200, { parts: { log: 'ready' } }], 1])
     expect(await isActive(broker, agent, token)).toBe(false)
     expect(await countGrants(broker)).toBe(2)
+  })
+
+  test('that is noticed within ten seconds where nobody asks, and so is its end', async () => {
+    const { broker } = await prepare(engine)
+    const tickAfter = (ms: number) => (broker.clock.advance(ms), broker.scheduler.tick())
+    await setReadOnly(broker, true)
+    expect((await readReadiness(broker))[0]).toBe(200)
+    await tickAfter(10_000)
+    expect(await readReadiness(broker)).toMatchObject([503, { parts: { log: 'cannot be written' } }])
+    await tickAfter(10_000)
+    expect((await readReadiness(broker))[0]).toBe(503)
+    await setReadOnly(broker, false)
+    expect((await readReadiness(broker))[0]).toBe(503)
+    await vi.waitFor(async () => {
+      await tickAfter(10_000)
+      expect((await readReadiness(broker))[0]).toBe(200)
+    }, { timeout: 10_000 })
   })
 
   test('refusals of strangers are counted until it can', async () => {
@@ -109,6 +140,7 @@ describeEngines('When the log cannot be written (invariant 1)', (engine) => {
     const ready = await broker.send('GET', '/readyz')
     expect(ready.status).toBe(503)
     expect(await ready.json()).toMatchObject({ status: 'not ready', parts: { log: 'halted' } })
+    expect(await readWritable(broker)).toBe(0)
     expect(await countGrants(broker)).toBe(1)
   })
 })
@@ -127,8 +159,10 @@ describePostgres('When the database is away', (engine) => {
     // A refusal has to be sure that nothing newer is committed.
     const stranger = { ...agent.form({ grant_type: 'client_credentials', scope: 'tickets:read' }), client_assertion: 'x' }
     expect((await post(broker, 'token', { form: stranger })).status).toBe(503)
-    expect((await broker.send('GET', '/readyz')).status).toBe(503)
+    const unknown = { policy: 'unknown', signing_key: 'unknown' }
+    expect(await readReadiness(broker)).toMatchObject([503, { parts: { ...unknown, database: 'unreachable', log: 'cannot be written' } }])
     expect((await broker.sendAsAdmin('GET', '/v1/workloads')).status).toBe(503)
+    expect((await broker.sendAsAdmin('GET', '/metrics')).status).toBe(503)
     await proxy.listen()
     await vi.waitFor(async () => expect(await isActive(broker, agent, token)).toBe(true), { timeout: 10_000 })
     await expectRecovered(broker, sent)

@@ -6,7 +6,7 @@ import { getRequestListener } from '@hono/node-server'
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest'
 import { csvHeader, formatCsvLine } from '../../src/audit/csv.ts'
 import { startBroker, type TestBroker } from '../broker.ts'
-import { startProgram } from '../program.ts'
+import { runShell, startProgram } from '../program.ts'
 import { note } from '../storage/changes.ts'
 import { startTcpProxy } from '../storage/tcp-proxy.ts'
 import { createFolder, runRecorded, type Surroundings } from './recorder.ts'
@@ -60,7 +60,8 @@ describe('stint audit export', () => {
   it('hands over each option', async () => {
     const { broker, run } = set
     const options = { workload: 'bot', tool: 'tickets', type: 'grant.issued', grant: 'grant_1', task: 't-1', from: '2026-01-01T00:00:00.000Z', to: '2026-02-01T00:00:00.000Z' }
-    const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, value.replace('T00:00:00.000Z', '')])
+    const nameOf = (member: string): string => ({ from: 'since', to: 'until' })[member] ?? member
+    const args = Object.entries(options).flatMap(([member, value]) => [`--${nameOf(member)}`, value.replace('T00:00:00.000Z', '')])
     expect(await run(args)).toEqual({ code: 0, out: '', err: '' })
     expect((await exportsOf(broker)).at(-1)).toMatchObject({ format: 'jsonl', selector: options })
   })
@@ -86,7 +87,7 @@ describe('stint audit export', () => {
   it('leaves nothing behind where it was refused', async () => {
     const { run, folder, env, broker } = set
     const file = join(folder, 'log.jsonl')
-    expect(await run(['--output', file, '--from', '2026-02-01', '--to', '2026-01-01'])).toMatchObject({ code: 1, err: 'stint: from must not be after to\n' })
+    expect(await run(['--output', file, '--since', '2026-02-01', '--until', '2026-01-01'])).toMatchObject({ code: 2, err: 'stint: --since must not be after --until.\n' })
     expect(await run(['--output', file, '--type', 'grant.isued'])).toMatchObject({ code: 1, err: expect.stringContaining('did you mean grant.issued?') })
     const approver = await broker.createOperator('approver')
     const refused = await runRecorded(['audit', 'export', '--output', file], { env: { ...env, STINT_OPERATOR_TOKEN: approver } })
@@ -102,7 +103,8 @@ describe('stint audit export', () => {
     [['--json'], '--json tells of a file: give --output FILE'],
     [['--output', ''], '--output is empty'],
     [['--retries', 'x'], '--retries must be a whole number'],
-    [['--from', 'yesterday'], '--from must be a date'],
+    [['--since', 'yesterday'], '--since must be a date'],
+    [['--from', '2026-01-01'], "Unknown option '--from'. The options are --url, "],
     [['file'], 'only options are taken here'],
   ])('%j is wrong usage', async (args, message) => {
     expect(await set.run(args)).toMatchObject({ code: 2, out: '', err: expect.stringContaining(message) })
@@ -193,6 +195,29 @@ describe('stint audit export', () => {
     expect(lost.err).toMatch(/^The export is not complete: it ends with entry \d+\.\nstint: /)
     expect(asJsonl(await readBodies(broker)).startsWith(lost.out)).toBe(true)
     expect(lost.out.endsWith('\n')).toBe(true)
+  })
+})
+
+describe('stint audit export where there is no room', () => {
+  it('names the file, keeps what there is, and goes on once there is room', async () => {
+    const { broker, env, run, folder } = set
+    await fill(broker)
+    const bodies = await readBodies(broker)
+    const file = join(folder, 'log.jsonl')
+    // The limit, in blocks of 512 or 1024 bytes, stands for the end of the disk.
+    const { code, out, err } = await runShell(`ulimit -f 2000; npx stint audit export --output ${file}`, { cwd: folder, env })
+    expect([code, out]).toEqual([1, ''])
+    const reason = `cannot write to ${file}.part: a file may not be that large here (EFBIG): what is there already stays; make room, then go on with --resume`
+    expect(err).toBe(`The export is not complete: run the same command with --resume to go on.\nstint: ${reason}\n`)
+    expect(statSync(`${file}.part`).size).toBeGreaterThan(1000)
+    expect(await run(['--output', file, '--resume'])).toMatchObject({ code: 0 })
+    expect(readFileSync(file, 'utf8')).toBe(asJsonl(bodies))
+  })
+
+  it.skipIf(!existsSync('/dev/full'))('on standard output says so in one sentence', async () => {
+    const { env, folder } = set
+    const ended = await runShell('npx stint audit export > /dev/full', { cwd: folder, env })
+    expect(ended).toMatchObject({ code: 1, err: 'stint: cannot write to standard output: the disk is full (ENOSPC)\n' })
   })
 })
 

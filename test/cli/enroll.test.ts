@@ -2,6 +2,7 @@ import { chmodSync, existsSync, readdirSync, readFileSync, statSync, symlinkSync
 import { dirname, join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { readKeyFile } from '../../src/cli/key-file.ts'
+import { createAdminClient } from '../../src/client/admin.ts'
 import { enrolAgent } from '../../src/client/enrolments.ts'
 import { startRealBroker } from '../client/real-broker.ts'
 import { createFolder, runRecorded, type Surroundings } from './recorder.ts'
@@ -15,16 +16,17 @@ async function setUp() {
   const asOperator = (args: readonly string[]) => runRecorded(args, { env: { STINT_URL: url, STINT_OPERATOR_TOKEN: operator } })
   const asAgent = (args: readonly string[], { env, ...more }: Surroundings = {}) => runRecorded(args, { ...more, env: { STINT_URL: url, ...env } })
   const makeCode = async () => (await asOperator(['workload', 'enroll', 'bot'])).out.trim()
-  return { broker, url, admin, keyFile, asOperator, asAgent, makeCode }
+  return { broker, url, admin, operator, keyFile, asOperator, asAgent, makeCode }
 }
 
 describe('stint workload register --enroll and stint enroll', () => {
   it('take an agent from nothing to a token, and nobody but it has ever had its key', async () => {
-    const { admin, keyFile, asOperator, asAgent } = await setUp()
+    const { url, admin, keyFile, asOperator, asAgent } = await setUp()
     const registered = await asOperator(['workload', 'register', 'bot', ...registration, '--enroll'])
     expect(registered).toMatchObject({ code: 0, out: expect.stringMatching(/^stint_enroll_[0-9a-f]{16}_[\w-]{43}\n$/) as unknown })
     expect(registered.err).toMatch(/^bot is registered \(audit entry \d+\)\.\nThe code for bot, shown this once, until 20\S+Z \(enrolment [0-9a-f]{16}\)\.\n/)
-    expect(registered.err).toContain('stint enroll CODE --key bot.key')
+    // The agent's machine looks elsewhere than where this broker is, unless it is told.
+    expect(registered.err).toContain(`On the agent's machine: stint enroll CODE --key bot.key --url ${url}\n`)
     expect((await asOperator(['workload', 'show', 'bot'])).out).toMatch(/^key +none yet: stint workload enroll bot$/m)
 
     const enrolled = await asAgent(['enroll', registered.out.trim(), '--key', keyFile])
@@ -101,6 +103,7 @@ describe('stint workload register --enroll and stint enroll', () => {
     const refused = await asAgent(['enroll', wrong, '--key', keyFile])
     expect([refused.code, refused.out]).toEqual([1, ''])
     expect(refused.err).toContain('stint workload enroll NAME')
+    expect(refused.err).toContain(`The new key is kept in ${keyFile}: stint enroll with the same --key goes on with it.\n`)
     const kept = readFileSync(keyFile, 'utf8')
     expect((await asAgent(['enroll', await makeCode(), '--key', keyFile])).code).toBe(0)
     expect(readFileSync(keyFile, 'utf8')).toBe(kept)
@@ -127,6 +130,39 @@ describe('stint workload register --enroll and stint enroll', () => {
     expect(sent).toEqual(['https://stint.test/.well-known/oauth-authorization-server null'])
     await expect(enrolAgent({ url: 'https://stint.test', code: `${code} `, key, fetch })).rejects.toMatchObject({ code: 'invalid_option' })
     expect(sent).toHaveLength(1)
+  })
+})
+
+describe('a broker that is reached by another URL than its own', () => {
+  it('is told to the agent by its own, and refused by the other with the one to give', async () => {
+    const { url, keyFile, asOperator, asAgent, operator } = await setUp()
+    const other = url.replace('127.0.0.1', 'localhost')
+    await asOperator(['workload', 'register', 'bot', ...registration, '--enroll'])
+    const made = await runRecorded(['workload', 'enroll', 'bot'], { env: { STINT_URL: other, STINT_OPERATOR_TOKEN: operator } })
+    expect(made.err).toContain(`--key bot.key --url ${url}\n`)
+    const wrong = await asAgent(['enroll', made.out.trim(), '--key', keyFile, '--url', other])
+    expect([wrong.code, wrong.out]).toEqual([1, ''])
+    expect(wrong.err).toContain(`the broker at ${other} calls itself "${url}" (RFC 8414 §3.3): if that is the broker you mean, use that as its URL (--url ${url}, or STINT_URL).`)
+    expect(wrong.err).toContain(`The new key is kept in ${keyFile}`)
+    const enrolled = await asAgent(['enroll', made.out.trim(), '--key', keyFile, '--url', url], { env: { STINT_URL: undefined } })
+    expect(enrolled).toMatchObject({ code: 0, err: `Now it can ask: stint token TOOL:VERB --workload bot --key ${keyFile} --url ${url}\n` })
+
+    const before = readFileSync(keyFile, 'utf8')
+    const rotated = await asAgent(['key', 'rotate', '--workload', 'bot', '--key', keyFile, '--url', other])
+    expect([rotated.code, readFileSync(keyFile, 'utf8')]).toEqual([1, before])
+    expect(rotated.err).toContain(`(--url ${url}, or STINT_URL)`)
+    expect(rotated.err).toContain(`The new key is kept in ${keyFile}.next: run this again to go on with it.\n`)
+    expect((await asAgent(['key', 'rotate', '--workload', 'bot', '--key', keyFile])).code).toBe(0)
+  })
+
+  it.each(['https://a.test/$(id)', "https://a.test';id", 'https://a.test/', 'javascript:x', 'x'])('is not written into a command as %j', async (issuer) => {
+    const fetch: typeof globalThis.fetch = async () =>
+      Response.json({ issuer, token_endpoint: '', introspection_endpoint: '', revocation_endpoint: '', stint_trust_domain: 'a' })
+    await expect(createAdminClient({ url: 'https://stint.test', token: 'stint_op_x', fetch }).getIssuer()).rejects.toMatchObject({ code: 'bad_answer' })
+    const key = await readKeyFile(await newKeyFile())
+    if (key === undefined) throw new Error('no key')
+    const code = `stint_enroll_${'0'.repeat(16)}_${'A'.repeat(43)}`
+    await expect(enrolAgent({ url: 'https://stint.test', code, key, fetch })).rejects.toThrow(/use that as its URL\.$/)
   })
 })
 

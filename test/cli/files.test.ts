@@ -1,6 +1,7 @@
 import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { startRealBroker } from '../client/real-broker.ts'
 import { createFolder, runRecorded } from './recorder.ts'
 
 describe('the operator credential', () => {
@@ -15,6 +16,22 @@ describe('the operator credential', () => {
     expect((await runRecorded(['workload', 'list', '--operator-token-file', path], { env })).err).toContain(`chmod 600 ${path}`)
     const missing = await runRecorded(['workload', 'list', '--operator-token-file', `${path}.none`], { env })
     expect(missing.err).toContain(`there is no file ${path}.none`)
+  })
+})
+
+describe('an operator credential that is not accepted', () => {
+  it.each<[string, (path: string) => readonly [readonly string[], Readonly<Record<string, string>>], (path: string) => string]>([
+    ['the environment', () => [[], { STINT_OPERATOR_TOKEN: 'stint_op_none' }], () => 'STINT_OPERATOR_TOKEN'],
+    ['a file', (path) => [['--operator-token-file', path], {}], (path) => path],
+  ])('from %s is told by where it is from, and what to do', async (_from, give, name) => {
+    const { url } = await startRealBroker()
+    const path = join(createFolder(), 'operator')
+    writeFileSync(path, 'stint_op_none', { mode: 0o600 })
+    const [options, env] = give(path)
+    const message = `stint: the operator's credential from ${name(path)} was not accepted by ${url}. It may have expired or been revoked: an admin makes a new one with stint operator rotate NAME.\n`
+    for (const args of [['workload', 'list'], ['audit', 'export']]) {
+      expect(await runRecorded([...args, ...options], { env: { STINT_URL: url, ...env } })).toEqual({ code: 1, out: '', err: message })
+    }
   })
 })
 

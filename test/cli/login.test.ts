@@ -1,7 +1,10 @@
+import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
 import { chmodSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:https'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { runCli } from '../../src/cli/main.ts'
 import { systemClock } from '../../src/kernel/clock.ts'
 import { startRealBroker } from '../client/real-broker.ts'
@@ -221,6 +224,22 @@ describe('stint login', () => {
     const far = await startRealBroker({ signIn: { ...company.settings, issuer: 'http://issuer.example' } })
     expect(await run(['login', '--url', far.url])).toMatchObject({ code: 1, err: expect.stringContaining('not reached by https') })
   })
+
+  it('says how to trust an issuer whose certificate is of a private authority', async () => {
+    const folder = createFolder()
+    const [cert, key] = [join(folder, 'cert.pem'), join(folder, 'key.pem')]
+    const subject = ['-subj', '/CN=company', '-addext', 'subjectAltName=IP:127.0.0.1', '-days', '1']
+    execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', key, '-out', cert, ...subject], { stdio: 'ignore' })
+    const server = createServer({ cert: readFileSync(cert), key: readFileSync(key) }).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    onTestFinished(() => void server.close())
+    const address = server.address()
+    const issuer = `https://127.0.0.1:${typeof address === 'object' && address !== null ? address.port : 0}`
+    const company = await startCompanyIssuer(systemClock)
+    const { url } = await startRealBroker({ signIn: { ...company.settings, issuer } })
+    const { code, err } = await runRecorded(['login'], { env: { STINT_URL: url, XDG_STATE_HOME: folder } })
+    expect([code, err]).toEqual([1, expect.stringMatching(/^stint: TLS with https:\S+ failed \(DEPTH_ZERO_SELF_SIGNED_CERT\): .*NODE_EXTRA_CA_CERTS=\/path\/to\/ca\.pem/)])
+  })
 })
 
 describe('a kept session', () => {
@@ -235,7 +254,7 @@ describe('a kept session', () => {
       [{ ...saved, origin: 'https://else.example' }, 0o600, 'run stint login'],
       [{ ...saved, origin: url, credential: 7 }, 0o600, 'run stint login'],
       ['stint_os_', 0o600, 'run stint login'],
-      [{ ...saved, origin: url }, 0o600, 'sign in with `stint login`'],
+      [{ ...saved, origin: url }, 0o600, `the operator's credential from the session of stint login was not accepted by ${url}. It may have expired or been revoked: run stint login.`],
     ] as const) {
       writeFileSync(file, JSON.stringify(content))
       chmodSync(file, mode)

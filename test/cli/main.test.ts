@@ -43,6 +43,7 @@ const commands = [
   'audit',
   'audit list',
   'audit show',
+  'audit export',
 ]
 
 describe('help', () => {
@@ -92,7 +93,11 @@ describe('wrong usage', () => {
     [['workload'], 'which command?'],
     [['workload', 'regster'], 'Did you mean register?'],
     [['audit', 'xyz'], 'One of: list, show'],
-    [['key', 'create', 'a', '--algo', 'ES256'], "Unknown option '--algo'"],
+    [['key', 'create', 'a', '--algo', 'ES256'], "Unknown option '--algo'. Did you mean --alg? See: stint key create --help"],
+    [['key', 'public', 'a', '-x'], "Unknown option '-x'. The options are --json. See: stint key public --help"],
+    [['audit', 'list', '--from', '2026-01-01'], '--since, --until, --limit, --json. See: stint audit list --help'],
+    [['audit', 'list', '--untl', '2026-01-01'], 'Did you mean --until? See'],
+    [['audit', 'list', '--since', '2026-02-01', '--until', '2026-01-01'], '--since must not be after --until'],
     [['key', 'create', 'a', '--alg'], 'See: stint key create --help'],
     [['key', 'create', 'a', '--alg', 'RS256'], '--alg must be ES256 or Ed25519'],
     [['key', 'create', 'a', '--alg', 'ES256', '--alg', 'Ed25519'], "'--alg' is given twice"],
@@ -126,6 +131,7 @@ describe('wrong usage', () => {
     [['workload', 'update', 'bot', '--tag', 'a', '--no-tags'], 'not both'],
     [['workload', 'update', 'bot', '--review-at', '1.1.2027'], '--review-at must be a duration from now, such as 90d, or a date'],
     [['workload', 'remove-key', 'bot'], '--kid is needed'],
+    [['workload', 'remove-key', 'bot', '--kid', 'zz'], "--kid must be a key's whole id, 43 characters, as stint workload show lists it"],
     [['workload', 'list', '--limit', '0'], '--limit must be a whole number, 1 to 1000'],
     [['workload', 'list', '--limit', '1e3'], '--limit must be'],
     [['audit', 'list', '--limit', '10001'], '--limit must be'],
@@ -162,7 +168,7 @@ describe('failures', () => {
     [{ STINT_OPERATOR_TOKEN: '' }, 'set STINT_OPERATOR_TOKEN'],
     [{ STINT_OPERATOR_TOKEN: 'hunter2' }, "STINT_OPERATOR_TOKEN holds no operator's credential"],
     [{ STINT_OPERATOR_TOKEN: 'stint_op_a b' }, 'holds no operator'],
-    [{ STINT_OPERATOR_TOKEN: 'stint_op_x', STINT_URL: 'http://stint.example.com' }, 'plain http'],
+    [{ STINT_OPERATOR_TOKEN: 'stint_op_x', STINT_URL: 'http://stint.example.com' }, 'use https, or allow it explicitly (--allow-insecure)'],
     [{ STINT_OPERATOR_TOKEN: 'stint_op_x', STINT_URL: 'nowhere' }, 'is no URL'],
     [{ STINT_OPERATOR_TOKEN: 'stint_op_x', STINT_URL: 'http://127.0.0.1:1' }, '127.0.0.1:1'],
   ])('of the connection: %j', async (env, message) => {

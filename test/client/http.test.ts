@@ -5,6 +5,7 @@ import { inspect } from 'node:util'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { createAdminClient } from '../../src/client/admin.ts'
 import { StintError } from '../../src/client/errors.ts'
+import { describeFailure } from '../../src/client/failure.ts'
 import { createSender, type ApiRequest } from '../../src/client/http.ts'
 import { listen } from './raw-server.ts'
 
@@ -144,7 +145,11 @@ describe('no usable answer', () => {
     await once(server, 'close')
     const error = await errorOf(`http://127.0.0.1:${port}`)
     expect(error.code).toBe('connection_failed')
-    expect(error.message).toContain(`nothing listens at http://127.0.0.1:${port}: is the broker running there?`)
+    // Only where a broker in development would listen is it told how to start one.
+    expect(error.message).toBe(`nothing listens at http://127.0.0.1:${port}: is that the broker's URL, and is it running?`)
+    const refused = new TypeError('fetch failed', { cause: Object.assign(new Error('x'), { code: 'ECONNREFUSED' }) })
+    expect(describeFailure(refused, 'http://127.0.0.1:7846', 1000, false).message).toMatch(/ Start it with stint serve --config FILE, .*npm start/)
+    expect(describeFailure(refused, 'https://stint.example.com', 1000, false).message).not.toMatch(/start/i)
   })
 
   it('what listens does not speak HTTP, or hangs up', async () => {

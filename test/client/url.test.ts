@@ -39,6 +39,7 @@ describe('readBrokerUrl', () => {
 
   it('takes plain http elsewhere only when told so', () => {
     expect(readBrokerUrl('http://stint:7846', true)).toBe('http://stint:7846')
+    expect(() => readBrokerUrl('http://stint:7846', false)).toThrow('(allowInsecure)')
   })
 })
 

@@ -7,7 +7,8 @@ import { migrate } from '../../src/storage/migrate.ts'
 import { openSqlite } from '../../src/storage/sqlite.ts'
 
 // A process of its own, for the limit on the size of its files would hit the whole test run. Prints what the ledger answered
-// before the limit, under it and after it, and what the ledger logged.
+// before the limit, under it and after it, whether it then knew that it fails, as soon as it had forgotten marks, and what
+// it logged.
 const [, , file = ''] = process.argv
 const database = openSqlite({ file })
 await migrate(database.maintenance, 'sqlite')
@@ -24,15 +25,25 @@ async function append(detail: string): Promise<string> {
   )
 }
 
+async function findFailing(): Promise<boolean> {
+  await ledger.forgetExpiredMarks(10).catch(() => undefined)
+  return ledger.failing
+}
+
 function limitFileBytes(bytes: number | 'unlimited'): void {
   spawnSync('prlimit', ['--pid', String(process.pid), `--fsize=${bytes}:`], { stdio: 'inherit' })
 }
 
 const before = await append('before')
+const failing = [await findFailing()]
 limitFileBytes(statSync(`${file}-wal`).size + 10_000)
 const atLimit = [await append('x'.repeat(50_000)), await append('x'.repeat(50_000))]
+// Not even into what a failed write has left of the WAL, as a short one still could.
+limitFileBytes(0)
+failing.push(await findFailing())
 limitFileBytes('unlimited')
+failing.push(await findFailing())
 const after = [await append('after'), await append('after')]
 await ledger.close()
 await database.close()
-process.stdout.write(JSON.stringify([before === 'recorded' ? 1 : 0, atLimit, after, lines.join('')]))
+process.stdout.write(JSON.stringify([before === 'recorded' ? 1 : 0, atLimit, after, failing, lines.join('')]))

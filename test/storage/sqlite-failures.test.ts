@@ -28,12 +28,15 @@ describe('When SQLite fails', () => {
         ledger.append({ events: [note('x'.repeat(50_000))] }),
         ledger.transact({ apply: async () => ({ result: 1, events: [note()], raisesEpoch: true }) }),
       ])
+    expect(ledger.failing).toBe(false)
     expect(await attempt()).toMatchObject([unavailable, unavailable, unavailable])
+    expect([ledger.failing, ledger.halted]).toEqual([true, undefined])
     expect(lines.join('')).toContain('database or disk is full')
     expect(await checkLog(database.read)).toHaveLength(1)
     expect(await database.read.selectFrom('replay_mark').selectAll().execute()).toEqual([])
     await setPragma(database, 'max_page_count = 1000000')
     expect(await attempt()).toMatchObject([recorded, recorded, recorded])
+    expect(ledger.failing).toBe(false)
     expect(await checkLog(database.read)).toHaveLength(4)
   })
 
@@ -59,11 +62,13 @@ describe('When SQLite fails', () => {
     let answers = ''
     child.stdout.on('data', (data: Buffer) => void (answers += data.toString()))
     await once(child, 'close')
-    const [beforeLimit, atLimit, after, detail] = JSON.parse(answers) as [number, string[], string[], string]
+    const [beforeLimit, atLimit, after, failing, detail] = JSON.parse(answers) as [number, string[], string[], boolean[], string]
     expect(beforeLimit).toBe(1)
     expect(detail).toMatch(/disk I\/O error|disk is full/)
     expect(atLimit).toContain('unavailable')
     expect(after).toEqual(['recorded', 'recorded'])
+    // With nothing to forget, too, the job finds out that the log cannot be written, and that it can be again.
+    expect(failing).toEqual([false, true, false])
     const database = await files.open()
     const kept = atLimit.filter((status) => status === 'recorded').length
     expect(await checkLog(database.read)).toHaveLength(beforeLimit + kept + after.length)

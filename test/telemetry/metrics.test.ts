@@ -27,6 +27,12 @@ describeEngines('What is counted', (engine) => {
     const [bot, teller] = [await broker.register('bot'), await broker.register('teller', { team: 'finance' })]
     const ask = async (form: Record<string, string> | string) => (await broker.send('POST', '/oauth2/token', { form })).status
     const before = await scrape(broker)
+    // Without a first value the first replay would be none that `increase()` sees.
+    expect(before.series.filter((one) => one.startsWith('stint_refusals_total'))).toHaveLength(3)
+    for (const [realm, reason] of [['workload', 'replayed'], ['enrolment', 'replayed'], ['sign_in', 'id_token_replayed']] as const) {
+      expect([realm, before.value('stint_refusals_total', { realm, reason })]).toEqual([realm, 0])
+    }
+    expect(before.value('stint_ledger_failures_total')).toBe(0)
     await getToken(broker, bot, { scope: 'tickets:read' })
     await getToken(broker, bot, { scope: 'tickets:read tickets:comment' })
     const details = (actions: string[], target: string) => JSON.stringify([{ type: 'stint', actions, target, ttl_seconds: 60 }])
@@ -123,7 +129,7 @@ describeEngines('What is read', (engine) => {
     const read = (from: Scrape, ...names: readonly string[]) => names.map((name) => from.value(`stint_${name}`))
     const by = (from: Scrape, name: string, label: string, ...values: readonly string[]) => values.map((value) => from.value(`stint_${name}`, { [label]: value }))
 
-    expect(read(first, 'epoch', 'log_entries', 'policies', 'tools', 'log_halted', 'database_answers')).toEqual([epoch, size, 4, 2, 0, 1])
+    expect(read(first, 'epoch', 'log_entries', 'policies', 'tools', 'log_halted', 'log_writable', 'database_answers')).toEqual([epoch, size, 4, 2, 0, 1, 1])
     expect(by(first, 'workloads', 'status', 'active', 'suspended', 'retired')).toEqual([3, 1, 1])
     expect(read(first, 'reviews_due', 'reviews_overdue', 'policy_set_age_seconds', 'clock_behind_seconds')).toEqual([2, 0, 0, 0])
     expect(by(first, 'operators', 'role', 'admin', 'approver', 'auditor')).toEqual([1, 1, 2])
