@@ -52,15 +52,19 @@ Examples:
       throw new UsageError('--port, --data and --policies are for --dev; in production the configuration says them.')
     }
     const config = readConfig(values.config)
-    const log = createStderrLog(io, config.log.level)
-    const running = await startProduction(config, io.env, log).catch(refuseFirstPolicies)
-    const attached = io.columns !== undefined
-    const stopped = listenForStop(attached ? undefined : () => void reloadPolicies(running, log))
-    log.info('Stint is ready', { url: running.url })
-    const operators = await countOperators(running.composition.broker.database.read)
-    if (operators === 0) log.warn('there is no operator yet: make the first one with `stint migrate --config FILE --admin NAME`')
-    await stopWhen(stopped, running, () => log.info('stopping: finishing what was begun'))
-    return 0
+    const log = createGatheredLog(io, config.log.level)
+    try {
+      const running = await startProduction(config, io.env, log).catch(refuseFirstPolicies)
+      const attached = io.columns !== undefined
+      const stopped = listenForStop(attached ? undefined : () => void reloadPolicies(running, log))
+      log.info('Stint is ready', { url: running.url })
+      const operators = await countOperators(running.composition.broker.database.read)
+      if (operators === 0) log.warn('there is no operator yet: make the first one with `stint migrate --config FILE --admin NAME`')
+      await stopWhen(stopped, running, () => log.info('stopping: finishing what was begun'))
+      return 0
+    } finally {
+      log.end()
+    }
   },
 }
 
@@ -157,6 +161,39 @@ export function readConfig(file: string): Config {
 }
 
 /** The operator's log, on standard error. */
-export function createStderrLog(io: Io, level: LogLevel): Log {
-  return createLog((line) => io.err(line), level, () => formatTime(systemClock.nowMs()))
+export function createStderrLog({ err }: Pick<Io, 'err'>, level: LogLevel): Log {
+  return createLog(err, level, () => formatTime(systemClock.nowMs()))
+}
+
+/**
+ * The same, with the lines of one turn of the event loop in one write, for a write holds up every request. Warnings and
+ * errors are written at once, with what came before them, and the rest is written when the process ends: only one that is
+ * killed outright loses what its last turn had to tell.
+ */
+export function createGatheredLog({ err }: Pick<Io, 'err'>, level: LogLevel): Log & { end(): void } {
+  let lines = ''
+  const flush = (): void => {
+    const text = lines
+    lines = ''
+    if (text !== '') err(text)
+  }
+  const gather = (line: string): void => {
+    if (lines === '') setImmediate(flush)
+    lines += line
+  }
+  const atOnce = (tell: Log['warn']): Log['warn'] => (message, fields) => {
+    tell(message, fields)
+    flush()
+  }
+  process.on('exit', flush)
+  const log = createStderrLog({ err: gather }, level)
+  return {
+    ...log,
+    warn: atOnce(log.warn),
+    error: atOnce(log.error),
+    end() {
+      process.off('exit', flush)
+      flush()
+    },
+  }
 }

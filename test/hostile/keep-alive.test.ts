@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { connect } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
 import { describe, expect, onTestFinished, test } from 'vitest'
@@ -26,8 +27,9 @@ describe.each(Object.entries(refused))('A request that is refused %s', (_, [text
     const listening = await listen()
     const socket = listening.open()
     const answer = readAll(socket)
+    const answered = once(socket, 'data')
     socket.write(head(`${text}\n${length}`))
-    await setTimeout(25)
+    await answered
     socket.write(bytes)
     // What a proxy sends for somebody else must not be sent into it.
     socket.write(next)
@@ -41,8 +43,7 @@ describe.each(Object.entries(refused))('A request that is refused %s', (_, [text
     const socket = listening.open()
     const answer = readAll(socket)
     socket.write(`${head(`${text}\ncontent-length: ${body.length}`)}${body}`)
-    await new Promise((resolve) => socket.once('data', resolve))
-    await setTimeout(25)
+    await once(socket, 'data')
     socket.write(next)
     const [first = '', second = ''] = (await answer).split(/(?<=.)(?=HTTP\/1\.1 )/s)
     expect([statusesIn(first), statusesIn(second)]).toEqual([[status], [200]])
@@ -57,7 +58,7 @@ test('A connection lasts for good requests whose bodies come late, one after the
   const answer = readAll(socket)
   for (const last of [false, false, true]) {
     const [first = '', form = ''] = tokenRequest(agent).split('\r\n\r\n')
-    const answered = new Promise((resolve) => socket.once('data', resolve))
+    const answered = once(socket, 'data')
     socket.write(`${last ? first : first.replace('connection: close\r\n', '')}\r\n\r\n`)
     await setTimeout(25)
     socket.write(form)
@@ -70,8 +71,9 @@ test('A request of which no address can be made is answered with the word that t
   const listening = await listen()
   const socket = listening.open()
   const answer = readAll(socket)
+  const answered = once(socket, 'data')
   socket.write(head('POST /oauth2/token HTTP/1.1\nhost: a/b\ncontent-length: 4'))
-  await setTimeout(25)
+  await answered
   socket.write(`abcd${next}`)
   const seen = await answer
   expect([statusesIn(seen), seen]).toEqual([[400], expect.stringMatching(/\r\nconnection: close\r\n/i)])
@@ -89,6 +91,7 @@ test.each(['keep-alive', 'close'])('A client that wants the connection to %s, an
       await setTimeout(10)
       socket.write('a'.repeat(50_000))
     }
+    expect(errors).toEqual([])
     socket.end()
     const seen = await readAll(socket)
     expect(errors).toEqual([])
