@@ -2,7 +2,8 @@ import { setTimeout } from 'node:timers/promises'
 import type { Kysely } from 'kysely'
 import type { Actor } from '../audit/event.ts'
 import type { Principal } from '../identity/authenticate.ts'
-import { operatorMatches, operatorStatus, parseOperatorCredential, type Operator } from '../identity/operator.ts'
+import { parseCredential, secretMatches } from '../identity/credential.ts'
+import { operatorStatus, type Operator } from '../identity/operator.ts'
 import type { RefusalReason } from '../identity/refusal.ts'
 import { spiffeId } from '../identity/workload.ts'
 import { BrokerError } from '../kernel/errors.ts'
@@ -195,11 +196,11 @@ async function recogniseOperator(
   credential: string,
   nowMs: number,
 ): Promise<Operator | RefusalReason> {
-  const presented = parseOperatorCredential(credential)
+  const presented = parseCredential(credential, ['operator', 'session'])
   if (presented?.kind === 'session') return recogniseSession(db, presented, companyIssuer?.issuer, nowMs)
   // A look-up and a comparison in any case, so that time does not tell which ids exist.
   const operator = await findOperator(db, presented?.id ?? '')
-  const matches = operatorMatches(presented?.secretHash ?? '', operator?.secretHash)
+  const matches = secretMatches(presented?.secretHash ?? '', operator?.secretHash)
   if (presented === undefined) return 'operator_malformed'
   if (operator === undefined) return 'operator_unknown'
   if (!matches) return 'operator_wrong'

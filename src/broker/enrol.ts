@@ -1,7 +1,7 @@
 import type { Kysely } from 'kysely'
 import { judgeStanding } from '../identity/authenticate.ts'
-import { digestCode, enrolmentStatus, parseEnrolmentCode } from '../identity/enrolment.ts'
-import { operatorMatches } from '../identity/operator.ts'
+import { parseCredential, secretMatches } from '../identity/credential.ts'
+import { digestCode, enrolmentStatus } from '../identity/enrolment.ts'
 import { verifyPossession, type ProvenKey } from '../identity/proof-of-possession.ts'
 import type { RefusalReason } from '../identity/refusal.ts'
 import { keyStatus, type Workload } from '../identity/workload.ts'
@@ -46,12 +46,12 @@ export async function redeemEnrolment(broker: Broker, { code, proof }: Redemptio
     return refuse()
   }
   const nowMs = ledger.nowMs()
-  const presented = parseEnrolmentCode(code)
+  const presented = parseCredential(code, ['enrolment'])
   // A verification, a look-up and a comparison in any case, so that time does not tell which codes exist.
   const purpose = { type: 'stint-enrolment+jwt', claim: 'code_sha256', value: digestCode(code) } as const
   const possession = await verifyPossession(proof, purpose, { issuer, nowMs })
   const enrolment = await findEnrolment(database.read, presented?.id ?? '')
-  const matches = operatorMatches(presented?.codeHash ?? '', enrolment?.codeHash)
+  const matches = secretMatches(presented?.secretHash ?? '', enrolment?.codeHash)
   if (presented === undefined) return refuseFor('enrolment_malformed')
   if (enrolment === undefined) return refuseFor('enrolment_unknown')
   if (!matches) return refuseFor('enrolment_wrong')

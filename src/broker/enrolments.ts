@@ -1,7 +1,8 @@
 import type { Kysely } from 'kysely'
 import type { AuditEvent } from '../audit/event.ts'
 import { judgeStanding } from '../identity/authenticate.ts'
-import { createEnrolmentCode, enrolmentLifetimeMs, enrolmentStatus, type Enrolment } from '../identity/enrolment.ts'
+import { createCredential } from '../identity/credential.ts'
+import { enrolmentLifetimeMs, enrolmentStatus, type Enrolment } from '../identity/enrolment.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { Secret } from '../kernel/secret.ts'
@@ -30,7 +31,7 @@ export interface CreatedEnrolment {
  * an earlier one that was not redeemed is cancelled. Throws `not_found`, or `conflict` where the key could not be used.
  */
 export async function createEnrolment(broker: Broker, caller: Caller, name: string): Promise<CreatedEnrolment> {
-  const { id, code, codeHash } = createEnrolmentCode(broker.random)
+  const { id, credential: code, secretHash: codeHash } = createCredential(broker.random, 'enrolment')
   const { result, index } = await commit(broker, {
     async apply(tx, { timeMs }) {
       const workload = await requireWorkload(tx, name, 'given keys')

@@ -1,5 +1,6 @@
 import type { Kysely } from 'kysely'
-import { createOperatorCredential, operatorStatus, type Role } from '../identity/operator.ts'
+import { createCredential } from '../identity/credential.ts'
+import { operatorStatus, type Role } from '../identity/operator.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { Secret } from '../kernel/secret.ts'
@@ -63,7 +64,7 @@ async function issueFirstCredential(
   { name, role, lifetime }: NewOperator,
   check: (tx: Kysely<Schema>) => Promise<void>,
 ): Promise<IssuedCredential> {
-  const { id, credential, secretHash } = createOperatorCredential(broker.random)
+  const { id, credential, secretHash } = createCredential(broker.random, 'operator')
   const { result, index } = await commit(broker, {
     async apply(tx, { timeMs }) {
       await check(tx)
@@ -89,7 +90,7 @@ export async function rotateOperator(broker: Broker, caller: Caller, name: strin
       if (status === 'expired' && lifetime === undefined) {
         throw refuse(`The credential of ${name} has expired: say how long the new one shall last.`)
       }
-      const { id, credential, secretHash } = createOperatorCredential(broker.random, { id: before.id })
+      const { id, credential, secretHash } = createCredential(broker.random, 'operator', before.id)
       const operator: StoredOperator = { ...before, secretHash, ...readLifetime(lifetime, timeMs) }
       if (operator.expiresAtMs !== undefined) await keepLastingAdmin(tx, before)
       await updateOperator(tx, operator)

@@ -1,6 +1,7 @@
 import type { Kysely } from 'kysely'
 import type { AuditEvent } from '../audit/event.ts'
-import { operatorMatches, type Operator, type PresentedCredential } from '../identity/operator.ts'
+import { secretMatches, type PresentedCredential } from '../identity/credential.ts'
+import type { Operator } from '../identity/operator.ts'
 import type { RefusalReason } from '../identity/refusal.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { Schema } from '../storage/schema.ts'
@@ -24,7 +25,7 @@ export async function recogniseSession(
   nowMs: number,
 ): Promise<Operator | RefusalReason> {
   const session = await findSession(db, id)
-  const matches = operatorMatches(secretHash, session?.secretHash)
+  const matches = secretMatches(secretHash, session?.secretHash)
   if (session === undefined) return 'operator_unknown'
   if (!matches) return 'operator_wrong'
   if (session.endedAtMs !== undefined || session.issuer !== issuer) return 'operator_revoked'

@@ -1,7 +1,8 @@
 import type { IssuerKeys } from '../crypto/issuer-keys.ts'
 import { verifySignature } from '../identity/compact-jws.ts'
+import { createCredential } from '../identity/credential.ts'
 import { judgeIdToken, readGroups, readIdToken, referToSubject, roleOfGroups, type IdToken } from '../identity/id-token.ts'
-import { createOperatorCredential, type Role } from '../identity/operator.ts'
+import type { Role } from '../identity/operator.ts'
 import type { RefusalReason } from '../identity/refusal.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
@@ -56,7 +57,7 @@ export async function beginSession(broker: Broker, idToken: string, requestId: s
     return refuse()
   }
   const role = requireRole(broker, company, proven)
-  const { id, credential, secretHash } = createOperatorCredential(broker.random, { kind: 'session' })
+  const { id, credential, secretHash } = createCredential(broker.random, 'session')
   const outcome = await ledger.transact({
     mark: { id: proven.replayId, expiresAtMs: proven.endsMs },
     async apply(tx, { timeMs }) {
