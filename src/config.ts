@@ -110,7 +110,7 @@ export const configSchema = z.strictObject({
         .min(1)
         .max(1_000_000)
         .default(60)
-        .describe('How often one address (IPv6: one /64) may fail to prove who it is before it has to wait.'),
+        .describe('How often one address (IPv6: one /64) may fail to prove who it is, or send what is wrong in itself, before it has to wait.'),
       requests_per_second_per_workload: z.int().min(1).max(1_000_000).default(200).describe('How often one workload may ask; twice as often for a moment.'),
       connections_per_address: z
         .int()

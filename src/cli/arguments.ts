@@ -29,13 +29,13 @@ export function readTime(text: string, name: string): string {
   return formatTime(ms)
 }
 
-/** The times of `--since` and `--until`, as in `readTime`. */
-export function readPeriod(values: { readonly since?: string | undefined; readonly until?: string | undefined }) {
-  const since = values.since === undefined ? undefined : readTime(values.since, 'since')
-  const until = values.until === undefined ? undefined : readTime(values.until, 'until')
+/** The times of `--from` and `--to`, as in `readTime`. */
+export function readPeriod(values: { readonly from?: string | undefined; readonly to?: string | undefined }) {
+  const from = values.from === undefined ? undefined : readTime(values.from, 'from')
+  const to = values.to === undefined ? undefined : readTime(values.to, 'to')
   // Of one length and in UTC, they sort as text.
-  if (since !== undefined && until !== undefined && since > until) throw new UsageError('--since must not be after --until.')
-  return { since, until }
+  if (from !== undefined && to !== undefined && from > to) throw new UsageError('--from must not be after --to.')
+  return { from, to }
 }
 
 /** A date or date-time as in `readTime`, or a duration from now on such as `90d`; as a date-time in UTC. */

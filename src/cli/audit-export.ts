@@ -21,8 +21,8 @@ and the line is the entry's leaf in the tree. As csv it is for spreadsheets:
 what one of them could take for a formula is made harmless.
 
 Options:
-  --since TIME     from then on, YYYY-MM-DD or YYYY-MM-DDThh:mm:ssZ in UTC
-  --until TIME     before then
+  --from TIME      from then on, YYYY-MM-DD or YYYY-MM-DDThh:mm:ssZ in UTC
+  --to TIME        before then
   --workload NAME  about this workload
   --tool NAME      about this tool
   --type TYPE      such as grant.issued, grant.denied, workload.registered
@@ -39,14 +39,14 @@ Options:
 ${connectionHelp}
 Examples:
   stint audit export --output log.jsonl
-  stint audit export --since YYYY-MM-DD --until YYYY-MM-DD --output month.jsonl
+  stint audit export --from YYYY-MM-DD --to YYYY-MM-DD --output month.jsonl
   stint audit export --workload triage-bot --format csv > triage-bot.csv
 `,
   async run(args, io) {
     const { values, positionals } = parseOptions('audit export', args, {
       ...connectionOptions,
-      since: { type: 'string' },
-      until: { type: 'string' },
+      from: { type: 'string' },
+      to: { type: 'string' },
       workload: { type: 'string' },
       tool: { type: 'string' },
       type: { type: 'string' },
@@ -63,11 +63,9 @@ Examples:
     if (output === '') throw new UsageError('--output is empty: give it the name of a file.')
     if (output === undefined && values.resume === true) throw new UsageError('--resume goes on with a file: give --output FILE.')
     if (output === undefined && values.json === true) throw new UsageError('--json tells of a file: give --output FILE.')
-    const { since, until } = readPeriod(values)
     const query: AuditExportQuery = {
       format: readFormat(values.format ?? 'jsonl'),
-      from: since,
-      to: until,
+      ...readPeriod(values),
       workload,
       tool,
       type,

@@ -24,8 +24,8 @@ Options:
   --tool NAME      about this tool
   --grant ID       about this grant
   --task NAME      about this task
-  --since TIME     from then on, YYYY-MM-DD or YYYY-MM-DDThh:mm:ssZ in UTC
-  --until TIME     before then
+  --from TIME      from then on, YYYY-MM-DD or YYYY-MM-DDThh:mm:ssZ in UTC
+  --to TIME        before then
   --limit N        at most this many (default 20, at most 10000)
   --json           print the entries as JSON, the newest last
 
@@ -43,15 +43,16 @@ Examples:
       tool: { type: 'string' },
       grant: { type: 'string' },
       task: { type: 'string' },
-      since: { type: 'string' },
-      until: { type: 'string' },
+      from: { type: 'string' },
+      to: { type: 'string' },
       limit: { type: 'string' },
       json: { type: 'boolean' },
     })
     refusePositionals('audit list', positionals)
     const limit = readCount(values.limit ?? '20', 'limit', 10_000)
     const { type, workload, tool, grant, task } = values
-    const query = { type, workload, tool, grant, task, ...readPeriod(values) }
+    const { from, to } = readPeriod(values)
+    const query = { type, workload, tool, grant, task, since: from, until: to }
     const { entries, treeSize } = await listNewest(adminClient(values, io), query, limit)
     entries.reverse()
     if (values.json === true) io.out(formatJson({ entries, tree_size: treeSize }))

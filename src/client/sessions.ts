@@ -1,4 +1,4 @@
-import { readObject, readObjects, type Shape } from './answer.ts'
+import { readAuditIndex, readObject, readObjects, type Shape } from './answer.ts'
 import { clientError } from './errors.ts'
 import { createSender, type ApiAnswer, type ApiRequest, type ConnectionOptions } from './http.ts'
 import type { BegunSession, Recorded, SessionPage, SessionQuery, SessionRecord, SignIn } from './records.ts'
@@ -33,7 +33,7 @@ export function createSignInClient(options: ConnectionOptions): SignInClient {
         timeoutMsDefault: signInTimeoutMs,
       })
       const session = readObject(answer.body, { ...sessionShape, credential: 'string' }, 'a session') as unknown as BegunSession
-      return { ...session, ...readIndex(answer) }
+      return { ...session, ...readAuditIndex(answer.headers) }
     },
   }
 }
@@ -84,10 +84,5 @@ const sessionShape: Shape = {
 }
 
 function readSession(answer: ApiAnswer): Recorded<SessionRecord> {
-  return { ...(readObject(answer.body, sessionShape, 'a session') as unknown as SessionRecord), ...readIndex(answer) }
-}
-
-function readIndex({ headers }: ApiAnswer): { readonly audit_index?: number } {
-  const index = headers.get('stint-audit-index')
-  return index !== null && /^\d{1,15}$/.test(index) ? { audit_index: Number(index) } : {}
+  return { ...(readObject(answer.body, sessionShape, 'a session') as unknown as SessionRecord), ...readAuditIndex(answer.headers) }
 }

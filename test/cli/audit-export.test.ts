@@ -60,8 +60,7 @@ describe('stint audit export', () => {
   it('hands over each option', async () => {
     const { broker, run } = set
     const options = { workload: 'bot', tool: 'tickets', type: 'grant.issued', grant: 'grant_1', task: 't-1', from: '2026-01-01T00:00:00.000Z', to: '2026-02-01T00:00:00.000Z' }
-    const nameOf = (member: string): string => ({ from: 'since', to: 'until' })[member] ?? member
-    const args = Object.entries(options).flatMap(([member, value]) => [`--${nameOf(member)}`, value.replace('T00:00:00.000Z', '')])
+    const args = Object.entries(options).flatMap(([member, value]) => [`--${member}`, value.replace('T00:00:00.000Z', '')])
     expect(await run(args)).toEqual({ code: 0, out: '', err: '' })
     expect((await exportsOf(broker)).at(-1)).toMatchObject({ format: 'jsonl', selector: options })
   })
@@ -87,7 +86,7 @@ describe('stint audit export', () => {
   it('leaves nothing behind where it was refused', async () => {
     const { run, folder, env, broker } = set
     const file = join(folder, 'log.jsonl')
-    expect(await run(['--output', file, '--since', '2026-02-01', '--until', '2026-01-01'])).toMatchObject({ code: 2, err: 'stint: --since must not be after --until.\n' })
+    expect(await run(['--output', file, '--from', '2026-02-01', '--to', '2026-01-01'])).toMatchObject({ code: 2, err: 'stint: --from must not be after --to.\n' })
     expect(await run(['--output', file, '--type', 'grant.isued'])).toMatchObject({ code: 1, err: expect.stringContaining('did you mean grant.issued?') })
     const approver = await broker.createOperator('approver')
     const refused = await runRecorded(['audit', 'export', '--output', file], { env: { ...env, STINT_OPERATOR_TOKEN: approver } })
@@ -103,8 +102,8 @@ describe('stint audit export', () => {
     [['--json'], '--json tells of a file: give --output FILE'],
     [['--output', ''], '--output is empty'],
     [['--retries', 'x'], '--retries must be a whole number'],
-    [['--since', 'yesterday'], '--since must be a date'],
-    [['--from', '2026-01-01'], "Unknown option '--from'. The options are --url, "],
+    [['--from', 'yesterday'], '--from must be a date'],
+    [['--since', '2026-01-01'], "Unknown option '--since'. The options are --url, "],
     [['file'], 'only options are taken here'],
   ])('%j is wrong usage', async (args, message) => {
     expect(await set.run(args)).toMatchObject({ code: 2, out: '', err: expect.stringContaining(message) })
