@@ -1,4 +1,6 @@
 import type { Broker, Caller } from './broker/broker.ts'
+import { openLogKey } from './broker/checkpoint-key.ts'
+import { advanceCheckpoint, InconsistentTree } from './broker/checkpoints.ts'
 import { createExportPlaces } from './broker/export-audit.ts'
 import { openKeyStore } from './broker/keys.ts'
 import { readFigures } from './broker/figures.ts'
@@ -95,6 +97,7 @@ export async function compose(parts: Parts): Promise<Composition> {
   }
   await openLog({ ledger, database, issuer, trustDomain, log }, caller)
   const keys = await openKeyStore({ database, ledger, random, rootKey: parts.rootKey, caller })
+  const checkpointKey = await openLogKey({ database, ledger, sealer: keys.sealer, trustDomain, caller })
   const decider = createDecider({ slicesMax: 512, verdictsMax: 50_000 })
   const authenticate = createAuthenticator()
   const knowledge = createKnowledge({ database, observe: ledger.observe, loadKeyring: keys.loadKeyring })
@@ -111,6 +114,7 @@ export async function compose(parts: Parts): Promise<Composition> {
     decider,
     authenticate,
     sealer: keys.sealer,
+    checkpointKey,
     ...(policyFolder && { policyFolder }),
     rotateKeysAfterMs: (parts.rotateKeysAfterDays ?? 30) * 86_400_000,
     refusals: createRefusals({ ledger, clock, log, meter }),
@@ -131,6 +135,7 @@ export async function compose(parts: Parts): Promise<Composition> {
     isDraining: () => draining,
     ...(parts.signIn && { companyIssuer: { ...parts.signIn, keys: createIssuerKeys({ issuer: parts.signIn.issuer, clock }) } }),
   }
+  await signAtStart(broker)
   await policyFolder?.start()
 
   const scheduler = createScheduler({
@@ -144,6 +149,8 @@ export async function compose(parts: Parts): Promise<Composition> {
       { name: 'forget expired replay marks', everyMs: 10_000, run: () => forgetMarks(ledger) },
       // So that what another process has put in force is loaded before a request needs it.
       { name: 'follow the epoch', everyMs: 500, run: () => knowledge.refresh().then(() => undefined, () => undefined) },
+      // Twice within the second in which a change is to be signed.
+      { name: 'sign checkpoints', everyMs: 500, run: () => advanceCheckpoint(broker).then(() => undefined) },
       { name: 'look at the policy folder', everyMs: 1_500, run: async () => policyFolder?.look() },
       { name: 'keep review dates', everyMs: 5_000, run: () => keepReviewDates(broker) },
       { name: 'rotate signing keys', everyMs: 10_000, run: () => advanceSigningKeys(broker) },
@@ -175,6 +182,16 @@ export async function compose(parts: Parts): Promise<Composition> {
       metrics.close()
       await tracer?.close()
     },
+  }
+}
+
+/** So that there is a checkpoint as soon as anybody can ask. A tree that contradicts an earlier one holds the ledger; the broker starts, to be looked at. */
+async function signAtStart(broker: Broker): Promise<void> {
+  try {
+    await advanceCheckpoint(broker)
+  } catch (error) {
+    if (!(error instanceof InconsistentTree)) throw error
+    broker.log.error('nothing is issued', { error })
   }
 }
 

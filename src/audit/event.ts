@@ -51,6 +51,13 @@ export type Realm = 'workload' | 'operator' | 'enrolment' | 'sign_in' | 'address
 /** The facts that the log can hold: a closed union. People appear in it by reference, secrets never. */
 export type AuditEvent =
   | (Common & { type: 'log.opened'; trust_domain: string; issuer: string })
+  /** An admin accepted that the log goes on from an older state than checkpoints that were kept outside: what came between is lost. */
+  | (Common & {
+      type: 'log.restored'
+      /** The checkpoints that this log does not contain. */
+      abandoned: readonly { readonly anchor: string; readonly size: number; readonly root: string }[]
+      reason: string
+    })
   | (Common & { type: 'operator.created'; operator: string; name: string; role: string; expires_at?: string })
   | (Common & { type: 'operator.rotated'; operator: string; name: string; expires_at?: string })
   | (Common & { type: 'operator.revoked'; operator: string; name: string; reason?: string })
@@ -86,7 +93,7 @@ export type AuditEvent =
   /** An operator's change, or with `workload` one that a workload wanted to make of itself. */
   | (Common & { type: 'change.refused'; method: string; route: string; code: string; detail: string; workload?: string })
   | (Common & { type: 'policy.rejected'; problems: number; first_problem: string })
-  | (Common & { type: 'key.created'; use: 'token' | 'seal'; alg: string; kid?: string; version?: number; signs_from?: string; reason?: string })
+  | (Common & { type: 'key.created'; use: 'token' | 'seal' | 'checkpoint'; alg: string; kid?: string; version?: number; signs_from?: string; reason?: string })
   /** From `verify_until` on nothing that the key has signed is accepted any more. */
   | (Common & { type: 'key.replaced'; use: 'token'; kid: string; successor: string; verify_until: string })
   | (Common & { type: 'key.erased'; use: 'token'; kid: string })
@@ -147,6 +154,7 @@ const ofForeignGrant = ['workload', 'grant', 'proof_kid'] as const
 /** The allow-list: which fields an event of a type may carry, and no others (checked when it is written). */
 export const eventFields: { readonly [T in AuditEventType]: readonly FieldsOf<T>[] } = {
   'log.opened': ['trust_domain', 'issuer'],
+  'log.restored': ['abandoned', 'reason'],
   'operator.created': ['operator', 'name', 'role', 'expires_at'],
   'operator.rotated': ['operator', 'name', 'expires_at'],
   'operator.revoked': ['operator', 'name', 'reason'],

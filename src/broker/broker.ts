@@ -10,6 +10,7 @@ import type { RateLimit } from '../kernel/rate-limit.ts'
 import type { Decider } from '../policy/decide.ts'
 import type { Database } from '../storage/engine.ts'
 import type { Ledger } from '../storage/ledger.ts'
+import type { CheckpointKey } from './checkpoint-key.ts'
 import type { ExportPlaces } from './export-audit.ts'
 import type { Knowledge } from './knowledge.ts'
 import type { Refusals } from './refusals.ts'
@@ -29,6 +30,8 @@ export interface Broker {
   readonly authenticate: AuthenticateWorkload
   /** Seals the keys that are made while the broker runs. */
   readonly sealer: Sealer
+  /** Signs the log's checkpoints. */
+  readonly checkpointKey: CheckpointKey
   /** How long a key signs tokens. */
   readonly rotateKeysAfterMs: number
   /** Absent where the configuration names no folder. */

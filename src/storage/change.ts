@@ -45,6 +45,8 @@ export type Outcome<R> =
  */
 export interface CallbackChange<R> extends Conditions {
   apply(tx: Kysely<Schema>, place: Place): Promise<Outcome<R>>
+  /** Whether it is committed although the ledger is held: what ends the hold. */
+  readonly whileHeld?: boolean
 }
 
 /** Why a change was not committed although the database is well. Nothing of it is stored. */

@@ -32,7 +32,7 @@ export interface SigningKeyRow {
 }
 
 export async function listSigningKeys(db: Kysely<Schema>): Promise<SigningKeyRow[]> {
-  const rows = await db.selectFrom('signing_key').selectAll().orderBy('sign_from').orderBy('kid').execute()
+  const rows = await db.selectFrom('signing_key').selectAll().where('use', '=', 'token').orderBy('sign_from').orderBy('kid').execute()
   return rows.map(toSigningKey)
 }
 
@@ -78,4 +78,41 @@ function toSigningKey(row: Selectable<Schema['signing_key']>): SigningKeyRow {
     signFromMs: readTime(row.sign_from),
     ...(row.verify_until !== null && { verifyUntilMs: readTime(row.verify_until) }),
   }
+}
+
+/** The key that signs checkpoints, as stored. There is one, for as long as there is the log. */
+export interface CheckpointKeyRow {
+  /** RFC 7638 thumbprint. */
+  readonly kid: string
+  /** The 32 bytes of the Ed25519 public key. */
+  readonly publicKey: Uint8Array
+  readonly sealedPrivate: { readonly version: number; readonly ciphertext: string }
+}
+
+export async function findCheckpointKey(db: Kysely<Schema>): Promise<CheckpointKeyRow | undefined> {
+  const row = await db.selectFrom('signing_key').selectAll().where('use', '=', 'checkpoint').executeTakeFirst()
+  if (row === undefined) return undefined
+  // Written by `insertCheckpointKey` alone.
+  const { x } = JSON.parse(row.public_jwk) as { x: string }
+  const sealedPrivate = { version: row.sealed_version, ciphertext: row.sealed_private }
+  return { kid: row.kid, publicKey: Buffer.from(x, 'base64url'), sealedPrivate }
+}
+
+export async function insertCheckpointKey(tx: Kysely<Schema>, key: CheckpointKeyRow, timeMs: number): Promise<void> {
+  const at = formatTime(timeMs)
+  await tx
+    .insertInto('signing_key')
+    .values({
+      kid: key.kid,
+      use: 'checkpoint',
+      alg: 'Ed25519',
+      public_jwk: JSON.stringify({ kty: 'OKP', crv: 'Ed25519', x: Buffer.from(key.publicKey).toString('base64url') }),
+      sealed_private: key.sealedPrivate.ciphertext,
+      sealed_version: key.sealedPrivate.version,
+      created_at: at,
+      publish_at: at,
+      sign_from: at,
+      verify_until: null,
+    })
+    .execute()
 }

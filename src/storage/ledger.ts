@@ -21,6 +21,12 @@ export interface Ledger {
   observe(head: Head): void
   /** The ledger's time as far as this process knows: the later of the clock and the head's (invariant 12). */
   nowMs(): number
+  /**
+   * Commits nothing from now on but changes that are made `whileHeld`, until `release`: what this database says is not to be
+   * acted on before an admin has looked.
+   */
+  hold(reason: string): void
+  release(): void
   /** Why nothing is committed any more, or `undefined` while all is well. */
   readonly halted: string | undefined
   /** Whether the last transaction came to nothing as a whole, as on a full disk. */
@@ -55,6 +61,7 @@ export function createLedger(options: LedgerOptions): Ledger {
   let running: Promise<void> | undefined
   let closed = false
   let halted: string | undefined
+  let held: string | undefined
   let failing = false
   /** The size and time of the newest head that this process saw committed. */
   let seenSize = 0
@@ -65,7 +72,8 @@ export function createLedger(options: LedgerOptions): Ledger {
     seenTimeMs = Math.max(seenTimeMs, head.timeMs)
   }
 
-  function enqueue<R>(pending: Omit<Pending, 'queuedMs' | 'resolve' | 'reject'>): Promise<Recorded<R>> {
+  function enqueue<R>(pending: Omit<Pending, 'queuedMs' | 'resolve' | 'reject'>, whileHeld = false): Promise<Recorded<R>> {
+    if (held !== undefined && !whileHeld) return Promise.reject(unavailable('the audit log is held', held))
     if (closed) return Promise.reject(unavailable('the broker is shutting down'))
     if (halted !== undefined) return Promise.reject(unavailable('the audit log cannot be written', halted))
     if (queue.length >= queueMax) return Promise.reject(unavailable('too many requests are waiting', 'ledger queue full'))
@@ -157,7 +165,7 @@ export function createLedger(options: LedgerOptions): Ledger {
   return {
     append: ({ grant, events, stillHolds, ...conditions }) =>
       enqueue({ conditions, rows: { events, ...(grant && { grant }), ...(stillHolds && { stillHolds }) } }),
-    transact: ({ apply, ...conditions }) => enqueue({ conditions, apply }),
+    transact: ({ apply, whileHeld, ...conditions }) => enqueue({ conditions, apply }, whileHeld),
     spend: (conditions) => enqueue({ conditions }),
     async forgetExpiredMarks(max) {
       const outcome = await enqueue<number>({
@@ -174,8 +182,14 @@ export function createLedger(options: LedgerOptions): Ledger {
     },
     observe,
     nowMs: () => Math.max(clock.nowMs(), seenTimeMs),
+    hold(reason) {
+      held = reason
+    },
+    release() {
+      held = undefined
+    },
     get halted() {
-      return halted
+      return halted ?? held
     },
     get failing() {
       return failing

@@ -4,6 +4,7 @@ import { BrokerError } from '../kernel/errors.ts'
 import type { Engine } from './engine.ts'
 import { createFoundation } from './migrations/0001-foundation.ts'
 import { createOperation } from './migrations/0002-operation.ts'
+import { createProof } from './migrations/0003-proof.ts'
 import type { Schema } from './schema.ts'
 
 function migrations(engine: Engine): Record<string, Migration> {
@@ -11,6 +12,7 @@ function migrations(engine: Engine): Record<string, Migration> {
     // Kysely hands over an untyped handle: a migration knows only the tables of its own time.
     '0001-foundation': { up: (db: Kysely<never>) => createFoundation(db, engine) },
     '0002-operation': { up: (db: Kysely<never>) => createOperation(db, engine) },
+    '0003-proof': { up: (db: Kysely<never>) => createProof(db, engine) },
   }
 }
 
@@ -68,6 +70,9 @@ const privileges: Record<keyof Schema | 'schema_migration' | 'schema_migration_l
   policy_in_force: 'select, insert, update',
   sealing_key: 'select, insert',
   signing_key: 'select, insert, update (sign_from, verify_until, sealed_private)',
+  checkpoint: 'select, insert',
+  cosignature: 'select, insert',
+  tree_hash: 'select, insert',
   schema_migration: 'select',
   schema_migration_lock: 'select',
 }

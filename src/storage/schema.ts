@@ -17,6 +17,9 @@ export interface Schema {
   policy_in_force: PolicyInForceTable
   sealing_key: SealingKeyTable
   signing_key: SigningKeyTable
+  checkpoint: CheckpointTable
+  cosignature: CosignatureTable
+  tree_hash: TreeHashTable
 }
 
 /** One row. Whoever holds its lock may append (the ledger alone does). */
@@ -172,4 +175,28 @@ interface SigningKeyTable {
   publish_at: string
   sign_from: string
   verify_until: string | null
+}
+
+/** Every checkpoint that was ever signed. Never changed, never deleted. */
+interface CheckpointTable {
+  size: number
+  root: Uint8Array
+  /** The signed note. */
+  note: string
+  created_at: string
+}
+
+/** What a witness said to a checkpoint: a signature line that goes behind its note. */
+interface CosignatureTable {
+  size: number
+  witness: string
+  line: string
+  created_at: string
+}
+
+/** The root of the leaves from `idx · 256^level`, `256^level` of them, from level 1 on: the leaves' own are in their rows. */
+interface TreeHashTable {
+  level: number
+  idx: number
+  hash: Uint8Array
 }

@@ -56,6 +56,8 @@ function traceLedger(ledger: Ledger, tracer: Tracer): Ledger {
     spend: (conditions) => traceCommit(() => ledger.spend(conditions)),
     forgetExpiredMarks: ledger.forgetExpiredMarks,
     observe: ledger.observe,
+    hold: ledger.hold,
+    release: ledger.release,
     nowMs: ledger.nowMs,
     get halted() {
       return ledger.halted
