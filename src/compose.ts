@@ -1,3 +1,4 @@
+import { createAnchoring } from './broker/anchor.ts'
 import type { Broker, Caller } from './broker/broker.ts'
 import { openLogKey } from './broker/checkpoint-key.ts'
 import { advanceCheckpoint, InconsistentTree } from './broker/checkpoints.ts'
@@ -13,17 +14,19 @@ import { advanceSigningKeys } from './broker/rotate-signing-keys.ts'
 import { forgetSessions } from './broker/sessions.ts'
 import type { SignInSettings } from './broker/sign-in.ts'
 import { createTurns } from './broker/turns.ts'
+import type { Anchor } from './connectors/anchors/anchor.ts'
 import { createIssuerKeys } from './crypto/issuer-keys.ts'
 import { createApp } from './http/app.ts'
 import { createAuthenticator } from './identity/authenticate.ts'
 import { systemClock, type Clock } from './kernel/clock.ts'
 import { systemRandom, type RandomBytes } from './kernel/ids.ts'
 import type { Log } from './kernel/log.ts'
+import { createSignatureThread } from './kernel/signature-thread.ts'
 import type { Tracer } from './kernel/tracer.ts'
 import { readVersion } from './kernel/version.ts'
 import { createRateLimit } from './kernel/rate-limit.ts'
 import { createDecider } from './policy/decide.ts'
-import { createScheduler, type Scheduler } from './scheduler.ts'
+import { createScheduler, type Job, type Scheduler } from './scheduler.ts'
 import type { Database } from './storage/engine.ts'
 import { readHead } from './storage/head.ts'
 import { createLedger, type Ledger } from './storage/ledger.ts'
@@ -52,6 +55,8 @@ export interface Parts {
   readonly signIn?: SignInSettings
   /** Where OpenTelemetry traces go; none are made without it. */
   readonly otlpUrl?: string
+  /** Keep the log's checkpoints outside of the database; none without it. */
+  readonly anchors?: readonly Anchor[]
   readonly clock?: Clock
   readonly random?: RandomBytes
 }
@@ -96,14 +101,16 @@ export async function compose(parts: Parts): Promise<Composition> {
     log.error('the clock is behind the log: until it has caught up, proofs look expired; set the clock right', { behind_ms: behindMs })
   }
   await openLog({ ledger, database, issuer, trustDomain, log }, caller)
-  const keys = await openKeyStore({ database, ledger, random, rootKey: parts.rootKey, caller })
+  const signatures = createSignatureThread()
+  const keys = await openKeyStore({ database, ledger, random, rootKey: parts.rootKey, caller, signatures })
   const checkpointKey = await openLogKey({ database, ledger, sealer: keys.sealer, trustDomain, caller })
   const decider = createDecider({ slicesMax: 512, verdictsMax: 50_000 })
-  const authenticate = createAuthenticator()
+  const authenticate = createAuthenticator({ signatures })
   const knowledge = createKnowledge({ database, observe: ledger.observe, loadKeyring: keys.loadKeyring })
   const policyFolder =
     parts.policyFolder &&
     createPolicyFolder({ ...parts.policyFolder, broker: { ledger, database, knowledge, log, meter }, applyAtStart: parts.development })
+  const anchoring = createAnchoring({ database, ledger, checkpointKey, log, meter }, parts.anchors ?? [])
   let draining = false
   const broker: Broker = {
     issuer,
@@ -115,6 +122,7 @@ export async function compose(parts: Parts): Promise<Composition> {
     authenticate,
     sealer: keys.sealer,
     checkpointKey,
+    anchoring,
     ...(policyFolder && { policyFolder }),
     rotateKeysAfterMs: (parts.rotateKeysAfterDays ?? 30) * 86_400_000,
     refusals: createRefusals({ ledger, clock, log, meter }),
@@ -135,25 +143,38 @@ export async function compose(parts: Parts): Promise<Composition> {
     isDraining: () => draining,
     ...(parts.signIn && { companyIssuer: { ...parts.signIn, keys: createIssuerKeys({ issuer: parts.signIn.issuer, clock }) } }),
   }
-  await signAtStart(broker)
-  await policyFolder?.start()
-
+  // Before anything is committed, signed or served: this may be a restored backup.
+  await anchoring.compare()
+  if (ledger.held === undefined) await signAtStart(broker)
+  let policiesStarted = false
+  const startPolicies = async (): Promise<void> => {
+    await policyFolder?.start()
+    policiesStarted = true
+  }
+  if (ledger.held === undefined) await startPolicies()
+  /** What commits, which is nothing that can be done while the ledger is held. */
+  const committing: readonly Job[] = [
+    { name: 'record refusals', everyMs: 10_000, run: () => broker.refusals.flush() },
+    { name: 'forget sessions that are over', everyMs: 3_600_000, run: () => forgetSessions(broker) },
+    // Writes also where there is nothing to forget: so a log that cannot be written shows, and one that can again.
+    { name: 'forget expired replay marks', everyMs: 10_000, run: () => forgetMarks(ledger) },
+    // Twice within the second in which a change is to be signed.
+    { name: 'sign checkpoints', everyMs: 500, run: () => advanceCheckpoint(broker).then(() => undefined) },
+    { name: 'look at the policy folder', everyMs: 1_500, run: async () => (policiesStarted ? policyFolder?.look() : startPolicies()) },
+    { name: 'keep review dates', everyMs: 5_000, run: () => keepReviewDates(broker) },
+    { name: 'rotate signing keys', everyMs: 10_000, run: () => advanceSigningKeys(broker) },
+    // Each by itself: one that does not answer must not hold up the others.
+    ...(parts.anchors ?? []).map(({ name }) => ({ name: `keep checkpoints in ${name}`, everyMs: 1_000, run: () => anchoring.keep(name) })),
+  ]
   const scheduler = createScheduler({
     clock,
     log,
     meter,
     jobs: [
-      { name: 'record refusals', everyMs: 10_000, run: () => broker.refusals.flush() },
-      { name: 'forget sessions that are over', everyMs: 3_600_000, run: () => forgetSessions(broker) },
-      // Writes also where there is nothing to forget: so a log that cannot be written shows, and one that can again.
-      { name: 'forget expired replay marks', everyMs: 10_000, run: () => forgetMarks(ledger) },
+      ...committing.map((job) => ({ ...job, run: async () => (ledger.held === undefined ? job.run() : undefined) })),
       // So that what another process has put in force is loaded before a request needs it.
       { name: 'follow the epoch', everyMs: 500, run: () => knowledge.refresh().then(() => undefined, () => undefined) },
-      // Twice within the second in which a change is to be signed.
-      { name: 'sign checkpoints', everyMs: 500, run: () => advanceCheckpoint(broker).then(() => undefined) },
-      { name: 'look at the policy folder', everyMs: 1_500, run: async () => policyFolder?.look() },
-      { name: 'keep review dates', everyMs: 5_000, run: () => keepReviewDates(broker) },
-      { name: 'rotate signing keys', everyMs: 10_000, run: () => advanceSigningKeys(broker) },
+      { name: 'see whether a restored log was accepted', everyMs: 1_000, run: () => anchoring.settle() },
     ],
   })
   return {
@@ -177,8 +198,10 @@ export async function compose(parts: Parts): Promise<Composition> {
       draining = true
       await scheduler.stop()
       await broker.refusals.flush(true)
+      await keepLast(broker)
       await ledger.close()
       await database.close()
+      await signatures.close()
       metrics.close()
       await tracer?.close()
     },
@@ -192,6 +215,17 @@ async function signAtStart(broker: Broker): Promise<void> {
   } catch (error) {
     if (!(error instanceof InconsistentTree)) throw error
     broker.log.error('nothing is issued', { error })
+  }
+}
+
+/** So that what was committed last is signed and kept elsewhere, too. What cannot be is so after the next start. */
+async function keepLast(broker: Broker): Promise<void> {
+  if (broker.ledger.halted !== undefined || broker.ledger.failing) return
+  try {
+    await advanceCheckpoint(broker)
+    await broker.anchoring.close()
+  } catch (error) {
+    broker.log.warn('the last checkpoint was not kept: it is signed and kept after the next start', { error })
   }
 }
 

@@ -1,6 +1,6 @@
 import { parseDocument, type YAMLError } from 'yaml'
 import { z } from 'zod'
-import { configSchema, judgeServing, type Config } from './config.ts'
+import { configSchema, judgeAnchors, judgeServing, type Config } from './config.ts'
 import { BrokerError } from './kernel/errors.ts'
 import { nearestName } from './kernel/nearest.ts'
 
@@ -15,7 +15,7 @@ export function parseConfig(text: string, file: string): Config {
   if (problem !== undefined) throw invalid(file, [describeYamlProblem(problem)])
   const parsed = configSchema.safeParse(toValue(document, file), { reportInput: true })
   if (!parsed.success) throw invalid(file, parsed.error.issues.flatMap(describeIssue))
-  const problems = judgeServing(parsed.data)
+  const problems = [...judgeServing(parsed.data), ...judgeAnchors(parsed.data)]
   if (problems.length > 0) throw invalid(file, problems)
   return parsed.data
 }
@@ -90,7 +90,8 @@ function nameKind(value: unknown): string {
 }
 
 /** The option that was probably meant: the nearest one of the same place, or the only one of that name elsewhere. */
-function findMeant(path: string, key: string): string | undefined {
+function findMeant(place: string, key: string): string | undefined {
+  const path = place.replaceAll(/\.\d+(?=\.|$)/g, '[]')
   const prefix = path === '' ? '' : `${path}.`
   const paths = listOptions().map((option) => option.path)
   const siblings = paths.filter((known) => known.startsWith(prefix) && !known.slice(prefix.length).includes('.'))
@@ -141,7 +142,8 @@ function listProperties({ properties = {}, required = [] }: JsonSchema, prefix: 
       // The default of options of their own is that of each of them.
       ...(property.default !== undefined && property.type !== 'object' && { default: property.default }),
     }
-    return [option, ...listProperties(property, `${path}.`)]
+    // Of a list, the options of each of its elements.
+    return [option, ...listProperties(property, `${path}.`), ...(property.items === undefined ? [] : listProperties(property.items, `${path}[].`))]
   })
 }
 

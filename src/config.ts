@@ -11,6 +11,33 @@ const groups = z.array(z.string().min(1).max(256)).default([])
 
 const issuer = z.string().refine(isOrigin, 'must be an https origin such as https://stint.example.com, without a path or a trailing slash')
 
+const anchor = z
+  .strictObject({
+    file: absolutePath.optional().describe('A file to which they are appended, best on another disk.'),
+    http: z
+      .strictObject({
+        url: z.string().refine(isAnchorUrl, 'must be an https URL without user, query and fragment').describe('Takes each one by POST as text/plain, and gives the newest by GET, or 404 or 405.'),
+        token: from('a bearer token').optional().describe('Sent with each request.'),
+      })
+      .optional()
+      .describe('An HTTP endpoint.'),
+    witness: z
+      .strictObject({
+        url: z.string().refine(isAnchorUrl, 'must be an https URL without user, query and fragment').describe('Its submission prefix, to which /add-checkpoint is appended.'),
+        key: z.string().regex(/^[^\s+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]+={0,2}$/, 'must be a verifier key, name+hash+base64').describe('Its verifier key, of Ed25519.'),
+      })
+      .optional()
+      .describe('A witness that speaks https://c2sp.org/tlog-witness.'),
+  })
+  .meta({ minProperties: 1, maxProperties: 1 })
+  .transform(({ file, http, witness }, context) => {
+    if (file !== undefined && http === undefined && witness === undefined) return { file }
+    if (http !== undefined && file === undefined && witness === undefined) return { http }
+    if (witness !== undefined && file === undefined && http === undefined) return { witness }
+    context.addIssue({ code: 'custom', message: 'must name one of file, http and witness' })
+    return z.NEVER
+  })
+
 /** Every option of `stint.yaml`. The descriptions are what `stint config` prints. */
 export const configSchema = z.strictObject({
   issuer: issuer.describe('The address under which everybody reaches Stint: the OAuth issuer, and the audience of client assertions.'),
@@ -65,6 +92,11 @@ export const configSchema = z.strictObject({
       return z.NEVER
     })
     .describe('Where everything is kept: sqlite or postgres.'),
+  anchors: z
+    .array(anchor)
+    .max(16)
+    .optional()
+    .describe('What keeps each checkpoint of the log outside of the database, so that an older or another one in its place is noticed. On SQLite a file beside it by default; on PostgreSQL needed. [] for none.'),
   root_key: from('the root key').describe('32 bytes, as base64 or hex, that wrap every sealed secret. Make it with: openssl rand -base64 32'),
   policies: z
     .strictObject({
@@ -149,6 +181,17 @@ export function judgeServing({ tls, proxy, listen }: Config): string[] {
   ]
 }
 
+/** What the schema cannot see of anchors: where the database has a place beside it, and that no two are one. */
+export function judgeAnchors({ anchors, database }: Config): string[] {
+  if (anchors === undefined) {
+    return 'sqlite' in database
+      ? []
+      : ['anchors is missing, for PostgreSQL has no place beside it: name a file on each machine as in anchors: [{ file: /var/lib/stint/checkpoints }], or anchors: [] if nothing is to notice a restored backup']
+  }
+  const places = anchors.map((one) => ('file' in one ? one.file : 'http' in one ? one.http.url : one.witness.key))
+  return places.filter((place, i) => places.indexOf(place) !== i).map((place) => `anchors holds ${place} twice`)
+}
+
 function isLoopback(host: string): boolean {
   return host === '::1' || host.startsWith('127.')
 }
@@ -158,6 +201,13 @@ function isOidcIssuer(text: string): boolean {
   if (!URL.canParse(text)) return false
   const { protocol, hostname, search, hash, username } = new URL(text)
   return (protocol === 'https:' || (protocol === 'http:' && isLoopback(hostname))) && search === '' && hash === '' && username === ''
+}
+
+/** Plain http only on this machine: what keeps checkpoints must be the one that is meant. */
+function isAnchorUrl(text: string): boolean {
+  if (!isCollectorUrl(text)) return false
+  const { protocol, hostname } = new URL(text)
+  return protocol === 'https:' || isLoopback(hostname)
 }
 
 /** Credentials and parameters would be told wherever the address is. */

@@ -1,11 +1,17 @@
 import { accessSync, constants, existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createSecureContext } from 'node:tls'
+import { originOf } from './audit/checkpoint.ts'
 import type { SignInSettings } from './broker/sign-in.ts'
 import { compose, unlimited, type Composition, type Parts } from './compose.ts'
 import type { Config } from './config.ts'
+import type { Anchor } from './connectors/anchors/anchor.ts'
+import { createFileAnchor } from './connectors/anchors/file.ts'
+import { createHttpAnchor } from './connectors/anchors/http.ts'
+import { createWitnessAnchor } from './connectors/anchors/witness.ts'
 import { createRootKeyFile, readRootKey } from './crypto/root-key.ts'
 import { createHttpServer, type HttpServerOptions } from './http/server.ts'
+import { systemClock, type Clock } from './kernel/clock.ts'
 import { BrokerError } from './kernel/errors.ts'
 import type { Log } from './kernel/log.ts'
 import { readSecretSource, type Environment } from './kernel/secret-source.ts'
@@ -21,7 +27,7 @@ export interface RunningBroker {
 }
 
 /** Starts a broker in production. Makes nothing up: what the configuration lacks is a `config_invalid` error. */
-export async function startProduction(config: Config, env: Environment, log: Log): Promise<RunningBroker> {
+export async function startProduction(config: Config, env: Environment, log: Log, clock: Clock = systemClock): Promise<RunningBroker> {
   const tls = config.tls && readTls(config.tls, env)
   const rootKey = await openRootKey(config, env)
   const { database, explain } = openConfiguredDatabase(config, env, log, 'server')
@@ -31,6 +37,7 @@ export async function startProduction(config: Config, env: Environment, log: Log
     database,
     rootKey,
     log,
+    clock,
     development: false,
     ...(config.policies && { policyFolder: { folder: config.policies.folder, follow: config.policies.reload === 'on_change' } }),
     limits: {
@@ -41,6 +48,7 @@ export async function startProduction(config: Config, env: Environment, log: Log
     rotateKeysAfterDays: config.token_keys.rotate_days,
     ...(config.operators.oidc && { signIn: toSignIn(config.operators.oidc) }),
     ...(config.telemetry.otlp_url !== undefined && { otlpUrl: config.telemetry.otlp_url }),
+    anchors: openAnchors(config, env, log),
   }
   const listening: Listening = {
     ...config.listen,
@@ -54,6 +62,27 @@ export async function startProduction(config: Config, env: Environment, log: Log
 function toSignIn(oidc: NonNullable<Config['operators']['oidc']>): SignInSettings {
   const { issuer, client_id: clientId, scopes, groups_claim: groupsClaim, roles: groupsByRole, session_minutes: sessionMinutes } = oidc
   return { issuer, clientId, scopes, groupsClaim, groupsByRole, sessionMinutes }
+}
+
+/** Where checkpoints are kept: as the configuration says, or on SQLite in a file beside the database, which is better than nothing. */
+function openAnchors({ anchors, database, trust_domain: trustDomain }: Config, env: Environment, log: Log): Anchor[] {
+  const origin = originOf(trustDomain)
+  if (anchors === undefined && 'sqlite' in database) {
+    const file = anchorFileBeside(database.sqlite.file)
+    log.warn('checkpoints are kept in a file beside the database: on another disk, or by somebody else, they survive what befalls this one, and those who can write it (anchors in the configuration)', { file })
+    return [createFileAnchor({ file, origin })]
+  }
+  if (anchors?.length === 0) log.warn('no anchor keeps checkpoints: an older database in place of this one is not noticed (anchors in the configuration)')
+  return (anchors ?? []).map((anchor) => {
+    if ('file' in anchor) return createFileAnchor({ file: anchor.file, origin })
+    if ('witness' in anchor) return createWitnessAnchor(anchor.witness)
+    const { url, token } = anchor.http
+    return createHttpAnchor({ url, ...(token && { token: readSecretSource(token.from, `the token for the anchor ${url}`, env) }) })
+  })
+}
+
+function anchorFileBeside(databaseFile: string): string {
+  return `${databaseFile}.checkpoints`
 }
 
 interface Tls {
@@ -115,6 +144,7 @@ export async function startDevelopment({ folder, policyFolder, port, log }: Deve
     development: true,
     policyFolder: { folder: policyFolder, follow: true },
     limits: unlimited,
+    anchors: [createFileAnchor({ file: anchorFileBeside(database), origin: originOf(developmentTrustDomain) })],
   }
   return startBroker(parts, { host: '127.0.0.1', port, connectionsPerAddressMax: developmentConnectionsMax })
 }

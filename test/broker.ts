@@ -98,7 +98,7 @@ interface Registration {
   readonly alg: 'ES256' | 'Ed25519'
 }
 
-export type BrokerOptions = Partial<Pick<Parts, 'issuer' | 'rootKey' | 'development' | 'clock' | 'limits' | 'proxies' | 'signIn' | 'otlpUrl' | 'policyFolder'>> & {
+export type BrokerOptions = Partial<Pick<Parts, 'issuer' | 'rootKey' | 'development' | 'clock' | 'limits' | 'proxies' | 'signIn' | 'otlpUrl' | 'policyFolder' | 'anchors'>> & {
   /** Another process on the same database: shares clock and root key, and makes no operator of its own. */
   readonly beside?: TestBroker
   readonly policies?: ReadonlyMap<string, string> | 'none'
@@ -123,6 +123,7 @@ export async function startBroker(engine: Engine, options: BrokerOptions = {}): 
     ...(options.proxies && { proxies: options.proxies }),
     ...(options.signIn && { signIn: options.signIn }),
     ...(options.otlpUrl !== undefined && { otlpUrl: options.otlpUrl }),
+    ...(options.anchors && { anchors: options.anchors }),
     ...(options.policyFolder && { policyFolder: options.policyFolder }),
     clock: options.clock ?? clock,
     random: randomBytes,

@@ -1,3 +1,4 @@
+import { createPrivateKey } from 'node:crypto'
 import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
@@ -175,7 +176,7 @@ async function signIn(broker: TestBroker, company: CompanyIssuer, { canaries }: 
 async function collect(broker: TestBroker, { answers }: Watched): Promise<Record<string, Buffer | string>> {
   await broker.broker.refusals.flush(true)
   const places: Record<string, Buffer | string> = { ...answers }
-  for (const path of ['/metrics', '/v1/audit?limit=1000', '/v1/audit/export', '/v1/audit/export?format=csv', '/openapi.json']) {
+  for (const path of ['/metrics', '/v1/audit?limit=1000', '/v1/audit/export', '/v1/audit/export?format=csv', '/v1/audit/proof?first=0&last=0', '/openapi.json', '/log/checkpoint', '/log/key', '/log/tile/0/000.p/1', '/log/tile/entries/000.p/1']) {
     const response = await broker.sendAsAdmin('GET', path)
     expect([path, response.status]).toEqual([path, 200])
     places[path] = await response.text()
@@ -195,7 +196,9 @@ describeEngines('Secrets', (engine) => {
     const { sealer, database } = broker.broker
     for (const { kid, sealed_private: ciphertext, sealed_version: version } of await database.read.selectFrom('signing_key').selectAll().execute()) {
       if (ciphertext === null || version === null) continue
-      const { d } = JSON.parse(Buffer.from(sealer.open({ version, ciphertext }, { table: 'signing_key', row: kid })).toString()) as { d: string }
+      const opened = Buffer.from(sealer.open({ version, ciphertext }, { table: 'signing_key', row: kid })).toString()
+      // Those that sign tokens are JWKs, the one that signs checkpoints is a PEM.
+      const { d = '' } = opened.startsWith('{') ? (JSON.parse(opened) as { d: string }) : createPrivateKey(opened).export({ format: 'jwk' })
       watched.canaries.push(watchKey('the private half of a signing key', d))
     }
     await misuse(broker, agent, watched)

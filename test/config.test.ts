@@ -58,12 +58,21 @@ database:
     url: { from: "env:URL" }
     migrate_url: { from: "file:/run/secrets/owner" }
 root_key: { from: "file:/etc/root.key" }
+anchors:
+  - file: /mnt/stint.checkpoints
+  - http: { url: https://checkpoints.example.com/stint, token: { from: "env:TOKEN" } }
+  - witness: { url: "http://127.0.0.1:7000/w", key: "w.example/1+1a2b3c4d+BAAAAA==" }
 policies: { folder: /etc/policies }
 log: { level: debug }
 `
     expect(parseConfig(text, 'stint.yaml')).toMatchObject({
       listen: { host: '0.0.0.0', port: 443 },
       database: { postgres: { url: { from: 'env:URL' }, migrate_url: { from: 'file:/run/secrets/owner' } } },
+      anchors: [
+        { file: '/mnt/stint.checkpoints' },
+        { http: { url: 'https://checkpoints.example.com/stint', token: { from: 'env:TOKEN' } } },
+        { witness: { url: 'http://127.0.0.1:7000/w', key: 'w.example/1+1a2b3c4d+BAAAAA==' } },
+      ],
       log: { level: 'debug' },
     })
   })
@@ -144,6 +153,22 @@ log: { level: debug }
     ['a port with a fraction', {}, 'listen: { port: 1.5 }\n', ['listen.port must be a whole number, not a fraction']],
     ['a port in quotes', {}, 'listen: { port: "443" }\n', ['listen.port must be a number, not text']],
     ['a level that is none', {}, 'log: { level: trace }\n', ['log.level must be one of debug, info, warn, error']],
+    ['an anchor of no kind', {}, 'anchors: [{}]\n', ['anchors.0 must name one of file, http and witness']],
+    ['an anchor of two kinds', {}, 'anchors: [{ file: /a, http: { url: "https://a.test" } }]\n', ['anchors.0 must name one of file, http and witness']],
+    ['a misspelt kind of anchor', {}, 'anchors: [{ fil: /a }]\n', ['anchors.0.fil is not an option (did you mean anchors[].file?)', 'anchors.0 must name one of file, http and witness']],
+    ['an anchor in a relative file', {}, 'anchors: [{ file: a }]\n', ['anchors.0.file must be an absolute path']],
+    ['an anchor over plain http', {}, 'anchors: [{ http: { url: "http://a.test" } }]\n', ['anchors.0.http.url must be an https URL without user, query and fragment']],
+    ['an anchor with a password', {}, 'anchors: [{ http: { url: "https://a:b@a.test" } }]\n', ['anchors.0.http.url must be an https URL without user, query and fragment']],
+    ['a token in the configuration itself', {}, 'anchors: [{ http: { url: "https://a.test", token: secret } }]\n', ['anchors.0.http.token must be options of its own, not text']],
+    ['a witness without its key', {}, 'anchors: [{ witness: { url: "https://a.test" } }]\n', ['anchors.0.witness.key is missing']],
+    ['a witness with a PEM', {}, 'anchors: [{ witness: { url: "https://a.test", key: "-----BEGIN" } }]\n', ['anchors.0.witness.key must be a verifier key, name+hash+base64']],
+    ['the same anchor twice', {}, 'anchors: [{ file: /a }, { file: /a }]\n', ['anchors holds /a twice']],
+    [
+      'PostgreSQL and no word of anchors',
+      { [sqlite]: '{ postgres: { url: { from: "env:A" } } }' },
+      '',
+      ['anchors is missing, for PostgreSQL has no place beside it: name a file on each machine as in anchors: [{ file: /var/lib/stint/checkpoints }], or anchors: [] if nothing is to notice a restored backup'],
+    ],
     ['an option given twice', {}, 'issuer: https://other.example.com\n', ['an option is given twice at line 6, column 1']],
     ['an inner option given twice', {}, 'log: { level: info, level: debug }\n', ['an option is given twice at line 6, column 21']],
     ['an alias', { '/var/lib/stint.db': '&a /var/lib/stint.db', '"env:ROOT_KEY"': '*a' }, '', ['anchors and aliases (&name, *name) are not taken: write the value out']],
@@ -174,13 +199,14 @@ describe('stint config', () => {
     const { def } = schema._zod
     if ('innerType' in def) return pathsOf(def.innerType as z.core.$ZodType, prefix)
     if (def.type === 'pipe') return pathsOf((def as z.core.$ZodPipeDef).in, prefix)
+    if (def.type === 'array') return pathsOf((def as z.core.$ZodArrayDef).element, prefix.replace(/\.$/, '[].'))
     if (def.type !== 'object') return []
     return Object.entries((def as z.core.$ZodObjectDef).shape).flatMap(([name, inner]) => [`${prefix}${name}`, ...pathsOf(inner, `${prefix}${name}.`)])
   }
 
   test('lists every option of the schema, with a description', async () => {
     const paths = pathsOf(configSchema)
-    expect(paths).toContain('database.postgres.migrate_url.from')
+    expect(paths).toEqual(expect.arrayContaining(['database.postgres.migrate_url.from', 'anchors[].witness.key']))
     expect(listOptions().map(({ path }) => path)).toEqual(paths)
     const { code, out, err } = await runRecorded(['config'])
     expect([code, err]).toEqual([0, ''])
@@ -194,6 +220,7 @@ describe('stint config', () => {
     expect(out).toContain('log.level  (debug | info | warn | error, default info)\n')
     expect(out).toContain('proxy.addresses  (list of string, required)\n')
     expect(out).toContain('policies  (object, optional)\n')
+    expect(out).toContain('anchors  (list of object, optional)\n')
   })
 
   test('gives a JSON Schema that refuses what the program refuses', async () => {

@@ -65,6 +65,9 @@ describe('stint serve --dev', () => {
       'revoke',
       'token introspect',
       'audit list',
+      'audit key',
+      'audit export',
+      'audit verify',
       'CODE',
       'enroll',
       'token docs',
@@ -75,15 +78,16 @@ describe('stint serve --dev', () => {
     const outs = ran.out.split(/=> \d+\n/)
     const errs = ran.err.split(/=> \d+\n/)
     const codes = [...ran.out.matchAll(/=> (\d+)\n/g)].map(([, code]) => Number(code))
-    expect([codes, ran.err]).toEqual([[0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0], ran.err])
+    expect([codes, ran.err]).toEqual([[0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0], ran.err])
     expect(errs[2]).toMatch(/^stint: .*polic/)
     expect(outs[4]).toMatch(/^active +yes\n/)
     expect(outs[5]).toMatch(/^Ended \d+ grants?\./)
     expect(outs[6]).toMatch(/^active +no\n/)
     expect(outs[7]).toMatch(/grants\.revoked.*\n/)
-    expect(errs[8]).toMatch(/^docs-bot is registered /)
-    expect(outs[9]).toMatch(/^workload +docs-bot\n/)
-    expect(outs[10]).toContain('spiffe://stint.local/docs-bot')
+    expect(outs[10]).toMatch(/^file: ok\n/)
+    expect(errs[11]).toMatch(/^docs-bot is registered /)
+    expect(outs[12]).toMatch(/^workload +docs-bot\n/)
+    expect(outs[13]).toContain('spiffe://stint.local/docs-bot')
 
     // A second start on the same data finds everything, and shows no credential again.
     expect(await first.stop()).toMatchObject({ code: 0, err: '', out: expect.stringContaining('Stopping: finishing what was begun.') })

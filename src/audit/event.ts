@@ -54,8 +54,10 @@ export type AuditEvent =
   /** An admin accepted that the log goes on from an older state than checkpoints that were kept outside: what came between is lost. */
   | (Common & {
       type: 'log.restored'
-      /** The checkpoints that this log does not contain. */
-      abandoned: readonly { readonly anchor: string; readonly size: number; readonly root: string }[]
+      /** The checkpoints that this log does not contain; of one that a witness has signed, only the size is known. */
+      abandoned: readonly { readonly anchor: string; readonly size: number; readonly root?: string }[]
+      /** Proofs that were signed before are refused from then on: whether they were used is not known any more. */
+      proofs_from: string
       reason: string
     })
   | (Common & { type: 'operator.created'; operator: string; name: string; role: string; expires_at?: string })
@@ -154,7 +156,7 @@ const ofForeignGrant = ['workload', 'grant', 'proof_kid'] as const
 /** The allow-list: which fields an event of a type may carry, and no others (checked when it is written). */
 export const eventFields: { readonly [T in AuditEventType]: readonly FieldsOf<T>[] } = {
   'log.opened': ['trust_domain', 'issuer'],
-  'log.restored': ['abandoned', 'reason'],
+  'log.restored': ['abandoned', 'proofs_from', 'reason'],
   'operator.created': ['operator', 'name', 'role', 'expires_at'],
   'operator.rotated': ['operator', 'name', 'expires_at'],
   'operator.revoked': ['operator', 'name', 'reason'],

@@ -76,8 +76,9 @@ export function decodeFrontier(bytes: Uint8Array, size: number): Frontier {
 
 const nodeInput = Buffer.alloc(65, 1)
 
-/** RFC 6962 §2.1 inner node: SHA-256 of `0x01 ‖ left ‖ right`. */
+/** RFC 6962 §2.1 inner node: SHA-256 of `0x01 ‖ left ‖ right`. Throws `RangeError` unless both are of 32 bytes. */
 export function hashChildren(left: Uint8Array, right: Uint8Array): Buffer {
+  if (left.length !== 32 || right.length !== 32) throw new RangeError(`nodes have 32 bytes, not ${left.length} and ${right.length}`)
   // One buffer for every call: filled and hashed without a turn of the event loop in between.
   nodeInput.set(left, 1)
   nodeInput.set(right, 33)

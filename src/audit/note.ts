@@ -27,8 +27,8 @@ export interface SignedNote {
 }
 
 const kindBytes: Record<SignatureKind, number> = { note: 1, cosignature: 4 }
-const namePattern = /^[^\s+]+$/u
-const signatureLine = /^\u2014 ([^\s+]+) ([A-Za-z0-9+/]+={0,2})$/u
+const namePattern = /^[^\p{White_Space}+]+$/u
+const signatureLine = /^\u2014 (\S+) ([A-Za-z0-9+/]+={0,2})$/u
 /** Far more than a log with many witnesses needs. */
 const noteBytesMax = 64 * 1024
 const signaturesMax = 64
@@ -47,22 +47,19 @@ export function formatSignature({ name, keyId, signature }: NoteSignature): stri
 export function parseNote(note: string): SignedNote | undefined {
   if (note.length > noteBytesMax || !note.isWellFormed()) return undefined
   const split = note.lastIndexOf('\n\n')
-  if (split === -1) return undefined
-  const text = note.slice(0, split + 1)
+  if (split === -1 || hasControls(note)) return undefined
   const signatures = parseSignatures(note.slice(split + 2))
-  // No control character but the newline.
-  const plain = ![...text].some((character) => character < ' ' && character !== '\n')
-  return plain && signatures !== undefined && signatures.length > 0 ? { text, signatures } : undefined
+  return signatures !== undefined && signatures.length > 0 ? { text: note.slice(0, split + 1), signatures } : undefined
 }
 
 /** Reads signature lines, as a witness answers them; `undefined` unless all of them are. */
 export function parseSignatures(lines: string): NoteSignature[] | undefined {
-  if (lines !== '' && !lines.endsWith('\n')) return undefined
+  if ((lines !== '' && !lines.endsWith('\n')) || hasControls(lines)) return undefined
   const signatures: NoteSignature[] = []
   for (const line of lines.split('\n').slice(0, -1)) {
     const [, name, encoded] = signatureLine.exec(line) ?? []
     const bytes = Buffer.from(encoded ?? '', 'base64')
-    if (name === undefined || bytes.length < 5 || bytes.toString('base64') !== encoded) return undefined
+    if (name === undefined || !isNoteName(name) || bytes.length < 5 || bytes.toString('base64') !== encoded) return undefined
     signatures.push({ name, keyId: bytes.subarray(0, 4), signature: bytes.subarray(4) })
   }
   return signatures.length <= signaturesMax ? signatures : undefined
@@ -76,7 +73,7 @@ export function formatVerifierKey(name: string, publicKey: Uint8Array, kind: Sig
 
 /** Reads such a key, or `undefined` for what is none of an Ed25519 key, or whose hash does not fit. */
 export function parseVerifierKey(text: string): NoteVerifier | undefined {
-  const [, name, hex, encoded] = /^([^\s+]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/]+={0,2})$/u.exec(text) ?? []
+  const [, name, hex, encoded] = /^([^+]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/]+={0,2})$/u.exec(text) ?? []
   if (name === undefined || encoded === undefined || !isNoteName(name)) return undefined
   const key = Buffer.from(encoded, 'base64')
   const kind = key[0] === kindBytes.note ? 'note' : key[0] === kindBytes.cosignature ? 'cosignature' : undefined
@@ -86,16 +83,15 @@ export function parseVerifierKey(text: string): NoteVerifier | undefined {
   return { name, keyId, kind, publicKey: createPublicKey({ key: jwk, format: 'jwk' }) }
 }
 
-/** The signature by this key, if the note has one that is good; others are none of its business. */
+/** The signature by this key, if the note has one and none of this key that is bad; those of others are none of its business. */
 export function findSignature({ text, signatures }: SignedNote, verifier: NoteVerifier): NoteSignature | undefined {
-  return signatures.find(
-    ({ name, keyId, signature }) => name === verifier.name && keyId.equals(verifier.keyId) && isGood(text, signature, verifier),
-  )
+  const own = signatures.filter(({ name, keyId }) => name === verifier.name && keyId.equals(verifier.keyId))
+  return own.every(({ signature }) => isGood(text, signature, verifier)) ? own[0] : undefined
 }
 
-/** Names have no space and no plus sign, and are not empty. */
+/** Names have no Unicode space and no plus sign, and are not empty. */
 export function isNoteName(name: string): boolean {
-  return namePattern.test(name) && name.isWellFormed()
+  return namePattern.test(name) && name.isWellFormed() && !hasControls(name)
 }
 
 /** The first 4 bytes of SHA-256 over name, newline, kind and key. `key` begins with the byte of its kind. */
@@ -103,9 +99,14 @@ export function keyIdOf(name: string, key: Uint8Array): Buffer {
   return hash('sha256', Buffer.concat([Buffer.from(`${name}\n`), key]), 'buffer').subarray(0, 4)
 }
 
+/** Whether there is a control character but the newline, which no note may hold. */
+function hasControls(text: string): boolean {
+  return [...text].some((character) => character < ' ' && character !== '\n')
+}
+
 function isGood(text: string, signature: Buffer, { kind, publicKey }: NoteVerifier): boolean {
   if (kind === 'note') return signature.length === 64 && verify(null, Buffer.from(text), publicKey, signature)
-  if (signature.length !== 72) return false
+  if (signature.length !== 72 || signature.readBigInt64BE(0) < 0n) return false
   const signed = `cosignature/v1\ntime ${signature.readBigUInt64BE(0)}\n${text}`
   return verify(null, Buffer.from(signed), publicKey, signature.subarray(8))
 }

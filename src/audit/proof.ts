@@ -1,4 +1,4 @@
-import { hashChildren } from './merkle.ts'
+import { findSubtrees, hashChildren, rootOf } from './merkle.ts'
 
 /** Leaves from `start` to before `end` that are one node of the tree: a proof holds the hash of that node. */
 export interface NodeRange {
@@ -38,9 +38,9 @@ export function consistencyNodes(earlier: number, size: number): NodeRange[] {
   return nodes
 }
 
-/** Whether the proof leads from this leaf to this root (RFC 9162 §2.1.3.2). Hashes are of 32 bytes. */
+/** Whether the proof leads from this leaf to this root (RFC 9162 §2.1.3.2). Hashes of other than 32 bytes prove nothing. */
 export function verifyInclusion(leaf: Uint8Array, index: number, size: number, proof: readonly Uint8Array[], root: Uint8Array): boolean {
-  if (!isSize(index) || !isSize(size) || index >= size) return false
+  if (!isSize(index) || !isSize(size) || index >= size || ![leaf, ...proof].every(isHash)) return false
   let [first, last] = [index, size - 1]
   let node = leaf
   for (const sibling of proof) {
@@ -63,8 +63,10 @@ export function verifyConsistency(
   if (!isSize(earlier.size) || !isSize(later.size) || earlier.size > later.size) return false
   if (earlier.size === later.size) return proof.length === 0 && equal(earlier.root, later.root)
   // The empty tree is the beginning of every other.
-  if (earlier.size === 0) return proof.length === 0
-  const path = Number.isInteger(Math.log2(earlier.size)) ? [earlier.root, ...proof] : proof
+  if (earlier.size === 0) return proof.length === 0 && equal(earlier.root, rootOf([]))
+  const perfect = findSubtrees(0, earlier.size).length === 1
+  const path = perfect ? [earlier.root, ...proof] : proof
+  if (!path.every(isHash)) return false
   let [first, last] = [earlier.size - 1, later.size - 1]
   while (first % 2 === 1) [first, last] = [half(first), half(last)]
   const [seed, ...rest] = path
@@ -95,6 +97,10 @@ function half(value: number): number {
 
 function isSize(value: number): boolean {
   return Number.isSafeInteger(value) && value >= 0
+}
+
+function isHash({ length }: Uint8Array): boolean {
+  return length === 32
 }
 
 function equal(a: Uint8Array, b: Uint8Array): boolean {

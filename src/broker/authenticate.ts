@@ -99,6 +99,7 @@ async function proveWorkload(
     issuer,
     trustDomain,
     nowMs: ledger.nowMs(),
+    proofsFromMs: view.proofsFromMs,
     findWorkload(name) {
       if (view.remembersWorkload(name)) remembered = name
       return view.findWorkload(name)
@@ -185,19 +186,25 @@ export function actAsOperator(broker: Broker, credential: string): Broker {
     get halted() {
       return ledger.halted
     },
+    get held() {
+      return ledger.held
+    },
   }
   return { ...broker, ledger: guarded }
 }
 
 /** The operator whose credential this is at that time, or why it proves none. Every kind of credential is judged here. */
 async function recogniseOperator(
-  { companyIssuer }: Pick<Broker, 'companyIssuer'>,
+  { companyIssuer, ledger }: Pick<Broker, 'companyIssuer' | 'ledger'>,
   db: Kysely<Schema>,
   credential: string,
   nowMs: number,
 ): Promise<Operator | RefusalReason> {
   const presented = parseCredential(credential, ['operator', 'session'])
-  if (presented?.kind === 'session') return recogniseSession(db, presented, companyIssuer?.issuer, nowMs)
+  if (presented?.kind === 'session') {
+    // It may have been ended in what a restored backup lacks; all of them end when that is accepted.
+    return ledger.held === undefined ? recogniseSession(db, presented, companyIssuer?.issuer, nowMs) : 'session_held'
+  }
   // A look-up and a comparison in any case, so that time does not tell which ids exist.
   const operator = await findOperator(db, presented?.id ?? '')
   const matches = secretMatches(presented?.secretHash ?? '', operator?.secretHash)

@@ -10,6 +10,7 @@ import type { RateLimit } from '../kernel/rate-limit.ts'
 import type { Decider } from '../policy/decide.ts'
 import type { Database } from '../storage/engine.ts'
 import type { Ledger } from '../storage/ledger.ts'
+import type { Anchoring } from './anchor.ts'
 import type { CheckpointKey } from './checkpoint-key.ts'
 import type { ExportPlaces } from './export-audit.ts'
 import type { Knowledge } from './knowledge.ts'
@@ -32,6 +33,8 @@ export interface Broker {
   readonly sealer: Sealer
   /** Signs the log's checkpoints. */
   readonly checkpointKey: CheckpointKey
+  /** Keeps the log's checkpoints elsewhere. */
+  readonly anchoring: Anchoring
   /** How long a key signs tokens. */
   readonly rotateKeysAfterMs: number
   /** Absent where the configuration names no folder. */

@@ -1,8 +1,9 @@
+import { openCheckpoint } from '../audit/checkpoint.ts'
 import { rootOf } from '../audit/merkle.ts'
 import { consistencyNodes, verifyConsistency } from '../audit/proof.ts'
 import { findNewestCheckpoint, insertCheckpoint, type StoredCheckpoint } from '../storage/checkpoints.ts'
 import { readHead } from '../storage/head.ts'
-import { hashFullTiles, insertTreeHashes, readNode, tileWidth } from '../storage/tree.ts'
+import { computeRoot, hashFullTiles, insertTreeHashes, MissingHashes, readNode, readTreeHead, tileWidth, type TreeHash, type TreeHead } from '../storage/tree.ts'
 import type { Broker } from './broker.ts'
 import { commit } from './commit.ts'
 
@@ -15,36 +16,22 @@ type Signing = Pick<Broker, 'database' | 'ledger' | 'checkpointKey'>
  * commits nothing.
  */
 export async function advanceCheckpoint(broker: Signing): Promise<StoredCheckpoint> {
-  const { database, ledger, checkpointKey } = broker
-  const { size, frontier } = await readHead(database.read)
-  const head = { size, root: rootOf(frontier) }
-  const earlier = await findNewestCheckpoint(database.read)
-  // Another process may have signed a larger tree since the head was read.
-  if (earlier !== undefined && earlier.size >= size && (await readHead(database.read)).size >= earlier.size) return earlier
-  await storeTreeHashes(broker, size)
-  await proveGrowth(broker, earlier, head)
-  const made = { ...head, note: checkpointKey.sign(head) }
-  const { result } = await commit(
-    { ledger },
-    {
-      async apply(tx, { timeMs }) {
-        const newest = await findNewestCheckpoint(tx)
-        if (newest?.size !== earlier?.size) return { result: newest, unrecorded: 'nothing changed' }
-        await insertCheckpoint(tx, made, timeMs)
-        return { result: made, unrecorded: 'housekeeping' }
-      },
-    },
-  )
-  return result ?? made
+  try {
+    return await signTree(broker)
+  } catch (error) {
+    const found = error instanceof MissingHashes ? new InconsistentTree(error.message) : error
+    if (found instanceof InconsistentTree) broker.ledger.hold(found.message)
+    throw found
+  }
 }
 
-/** A checkpoint of at least that many entries, which the log must have. */
+/** A checkpoint of at least that many entries. Throws `RangeError` if the log has fewer. */
 export async function requireCheckpoint(broker: Signing, size: number): Promise<StoredCheckpoint> {
-  for (;;) {
-    const newest = await findNewestCheckpoint(broker.database.read)
+  const { size: there } = await readHead(broker.database.read)
+  if (there < size) throw new RangeError(`a log of ${there} entries has no checkpoint of ${size}`)
+  // More than once where another process signs a tree that it had read before this one grew.
+  for (let newest = await findNewestCheckpoint(broker.database.read); ; newest = await advanceCheckpoint(broker)) {
     if (newest !== undefined && newest.size >= size) return newest
-    const advanced = await advanceCheckpoint(broker)
-    if (advanced.size >= size) return advanced
   }
 }
 
@@ -56,42 +43,81 @@ export class InconsistentTree extends Error {
   }
 }
 
-/** The consistency proof that others will ask for, made and checked before anything is signed. */
-async function proveGrowth({ database: { read }, ledger }: Signing, earlier: StoredCheckpoint | undefined, head: Pick<StoredCheckpoint, 'size' | 'root'>): Promise<void> {
-  const root = head.size === 0 ? head.root : await readNode(read, { start: 0, end: head.size })
-  const problem = Buffer.compare(root, head.root) === 0 ? undefined : `its ${head.size} entries do not have the root of its head`
-  const grown = async (from: StoredCheckpoint): Promise<boolean> => {
-    if (from.size > head.size) return false
-    const nodes = from.size === 0 ? [] : consistencyNodes(from.size, head.size)
-    const proof: Uint8Array[] = []
-    for (const node of nodes) proof.push(await readNode(read, node))
-    return verifyConsistency(from, head, proof)
+async function signTree(broker: Signing): Promise<StoredCheckpoint> {
+  const { database, ledger, checkpointKey } = broker
+  const earlier = await findNewestCheckpoint(database.read)
+  // Read behind the checkpoint, a sound head is not behind it.
+  const head = await readTreeHead(database.read)
+  checkStatements(broker, earlier, head)
+  if (earlier?.size === head.size) return earlier
+  const tiles = await hashFullTiles(database.read, 1, head.size)
+  if (!equal(await computeRoot(database.read, head.size, tiles), head.root)) {
+    throw new InconsistentTree(`its ${head.size} entries do not have the root of its head`)
   }
-  const why = problem ?? (earlier === undefined || (await grown(earlier)) ? undefined : `its ${head.size} entries do not go on from the ${earlier.size} that were signed`)
-  if (why === undefined) return
-  const error = new InconsistentTree(why)
-  ledger.hold(error.message)
-  throw error
+  // Only now, for what is stored stays.
+  await storeTreeHashes(broker, head.size, tiles)
+  await proveGrowth(broker, earlier, head)
+  const made = { size: head.size, root: head.root, note: checkpointKey.sign(head) }
+  const { result } = await commit(
+    { ledger },
+    {
+      async apply(tx, { timeMs }) {
+        const newest = await findNewestCheckpoint(tx)
+        if (newest?.size !== earlier?.size) return { result: newest, unrecorded: 'nothing changed' }
+        await insertCheckpoint(tx, made, timeMs)
+        return { result: made, unrecorded: 'housekeeping' }
+      },
+    },
+  )
+  if (result === undefined) throw new InconsistentTree(`its checkpoint of ${earlier?.size} entries is gone`)
+  return result
 }
 
-// Some 30 ms of work, and a commit of as many rows at most.
-const tilesPerCommit = 64
+/** What can be told without the tree: throws `InconsistentTree` unless head and checkpoint say what they were written to say. */
+function checkStatements({ checkpointKey: { verifier } }: Signing, earlier: StoredCheckpoint | undefined, { size, root, frontier }: TreeHead): void {
+  if (!equal(root, rootOf(frontier))) throw new InconsistentTree(`the head of its ${size} entries has two roots`)
+  if (earlier === undefined) return
+  const signed = openCheckpoint(earlier.note, verifier)
+  if (typeof signed === 'string' || signed.size !== earlier.size || !equal(signed.root, earlier.root)) {
+    throw new InconsistentTree(`the checkpoint of ${earlier.size} entries is not as it was signed`)
+  }
+  if (size < earlier.size || (size === earlier.size && !equal(root, earlier.root))) throw doesNotGoOn(earlier, size)
+}
+
+/** The consistency proof that others will ask for, made and checked before anything is signed. */
+async function proveGrowth({ database: { read } }: Signing, earlier: StoredCheckpoint | undefined, head: TreeHead): Promise<void> {
+  if (earlier === undefined) return
+  const proof: Uint8Array[] = []
+  for (const node of earlier.size === 0 ? [] : consistencyNodes(earlier.size, head.size)) proof.push(await readNode(read, node))
+  if (!verifyConsistency(earlier, head, proof)) throw doesNotGoOn(earlier, head.size)
+}
+
+function doesNotGoOn(earlier: StoredCheckpoint, size: number): InconsistentTree {
+  return new InconsistentTree(`its ${size} entries do not go on from the ${earlier.size} that were signed`)
+}
+
+// A statement of some milliseconds, under the head's lock.
+const hashesPerCommit = 256
 
 /** Stores the hashes of all full tiles of a tree of that size, level by level: 1/256 of a row for each entry. */
-async function storeTreeHashes({ database: { read }, ledger }: Signing, size: number): Promise<void> {
+async function storeTreeHashes({ database: { read }, ledger }: Signing, size: number, tiles: readonly TreeHash[]): Promise<void> {
   for (let level = 1; tileWidth ** level <= size; level++) {
-    for (;;) {
-      const hashes = await hashFullTiles(read, level, size, tilesPerCommit)
-      if (hashes.length === 0) break
+    const hashes = level === 1 ? tiles : await hashFullTiles(read, level, size)
+    for (let at = 0; at < hashes.length; at += hashesPerCommit) {
+      const some = hashes.slice(at, at + hashesPerCommit)
       await commit(
         { ledger },
         {
           async apply(tx) {
-            await insertTreeHashes(tx, hashes)
+            await insertTreeHashes(tx, some)
             return { result: undefined, unrecorded: 'housekeeping' }
           },
         },
       )
     }
   }
+}
+
+function equal(a: Uint8Array, b: Uint8Array): boolean {
+  return Buffer.compare(a, b) === 0
 }

@@ -1,9 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { AuditEvent } from '../audit/event.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { findIndexAt, readWindow, type EntryFilter, type IndexRange, type StoredEntry } from '../storage/audit-windows.ts'
+import { findNewestCheckpoint, type StoredCheckpoint } from '../storage/checkpoints.ts'
 import { readHead } from '../storage/head.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
+import { requireCheckpoint } from './checkpoints.ts'
 import { commit } from './commit.ts'
 
 export type ExportFormat = 'jsonl' | 'csv'
@@ -25,10 +28,10 @@ export interface ExportRange {
   readonly last: number
 }
 
-/** An export that is recorded and may be given. */
+/** An export that may be given. */
 export interface AuditExport extends ExportRange {
-  /** The entry that records it. */
-  readonly auditIndex: number
+  /** The entry that records it; `undefined` where the ledger is held, so that nothing can be recorded. */
+  readonly auditIndex: number | undefined
   /** The entries, oldest first, page by page until the signal ends it. Between pages nothing is held open. */
   readPages(signal: AbortSignal): AsyncGenerator<readonly StoredEntry[], void>
   /** Makes room for another export; to be called once this one is over, however it ended. */
@@ -59,13 +62,38 @@ export function createExportPlaces({ atOnceMax = 4, perOperatorMax = 2 } = {}): 
   }
 }
 
+/** A place among the exports for whoever calls. Throws `rate_limited`. */
+export function takePlace({ exports }: Broker, { actor }: Caller): () => void {
+  return exports.take(actor.id ?? actor.kind)
+}
+
+type Signing = Pick<Broker, 'database' | 'ledger' | 'checkpointKey'>
+
 /**
- * The range of an export that begins now. It ends with the newest entry of this moment, so that it stays the same while
- * entries are added. Throws `invalid_input` for an index that the log does not have.
+ * The newest checkpoint, of at least that many entries, which the log must have. While the ledger is held it may be of
+ * fewer, and there may be none: a log that was tampered with can be taken away to be looked into.
  */
-export async function findExportRange({ database: { read } }: Pick<Broker, 'database'>, selection: ExportSelection): Promise<ExportRange> {
+export async function reachCheckpoint(broker: Signing, size: number): Promise<StoredCheckpoint | undefined> {
+  try {
+    return await requireCheckpoint(broker, size)
+  } catch (error) {
+    if (broker.ledger.halted === undefined) throw error
+    return findNewestCheckpoint(broker.database.read)
+  }
+}
+
+/**
+ * The range of an export that begins now. It ends with the newest checkpoint, which is made of the entries of this moment:
+ * so it stays the same while entries are added, and is proven to its end. Throws `invalid_input` for an index that the log
+ * does not have.
+ */
+export async function findExportRange(broker: Signing, selection: ExportSelection): Promise<ExportRange> {
+  const { read } = broker.database
   const { fromMs, toMs, after, until } = selection
-  const { size } = await readHead(read)
+  const { size: there } = await readHead(read)
+  const signed = (await reachCheckpoint(broker, there))?.size ?? 0
+  // A checkpoint of more entries than there are tells that the end of the log is gone.
+  const size = Math.max(there, Math.min(signed, (await readHead(read)).size))
   for (const [name, index] of Object.entries({ after, until })) {
     if (index === undefined || index < size) continue
     throw new BrokerError({ code: 'invalid_input', publicMessage: `${name} is ${index}, and the log has only ${size} entries, counted from 0.` })
@@ -76,21 +104,32 @@ export async function findExportRange({ database: { read } }: Pick<Broker, 'data
 }
 
 /**
- * Begins an export: records it, and hands over the entries once the record is durable. Throws `rate_limited` when too many
- * are running, and as `findExportRange` does.
+ * Begins an export: records it, and hands over the entries once the record is durable. While the ledger is held it is given
+ * all the same, for whoever finds out why needs it, and the operator's log tells. Throws `rate_limited` when too many are
+ * running, and as `findExportRange` does.
  */
 export async function exportAudit(broker: Broker, caller: Caller, selection: ExportSelection, format: ExportFormat): Promise<AuditExport> {
-  const end = broker.exports.take(caller.actor.id ?? caller.actor.kind)
+  const end = takePlace(broker, caller)
   try {
     const range = await findExportRange(broker, selection)
     const { fromMs, toMs, after: _, until: __, ...filter } = selection
     const selector = { ...filter, ...(fromMs !== undefined && { from: formatTime(fromMs) }), ...(toMs !== undefined && { to: formatTime(toMs) }) }
-    const event = { type: 'audit.exported', ...causedBy(caller), format, selector, ...range } as const
-    const { index } = await commit(broker, { apply: async () => ({ result: undefined, raisesEpoch: false, events: [event] }) })
-    return { ...range, auditIndex: index, end, readPages: (signal) => readPages(broker, filter, range, signal) }
+    const auditIndex = await record(broker, { type: 'audit.exported', ...causedBy(caller), format, selector, ...range })
+    return { ...range, auditIndex, end, readPages: (signal) => readPages(broker, filter, range, signal) }
   } catch (error) {
     end()
     throw error
+  }
+}
+
+async function record(broker: Broker, event: AuditEvent): Promise<number | undefined> {
+  try {
+    return (await commit(broker, { apply: async () => ({ result: undefined, raisesEpoch: false, events: [event] }) })).index
+  } catch (error) {
+    const refused = error instanceof BrokerError && error.code === 'unavailable'
+    if (!refused || broker.ledger.halted === undefined) throw error
+    broker.log.warn('an export is given that the log cannot record', { reason: broker.ledger.halted, event })
+    return undefined
   }
 }
 

@@ -12,7 +12,7 @@ const aheadMs = 14 * 86_400_000
  * What an operator watches of the state of things. Each part is read for itself: one that the database does not answer is
  * left out, and the others are told.
  */
-export async function readFigures(broker: Pick<Broker, 'clock' | 'database' | 'knowledge' | 'ledger'>): Promise<Reading[]> {
+export async function readFigures(broker: Pick<Broker, 'anchoring' | 'clock' | 'database' | 'knowledge' | 'ledger'>): Promise<Reading[]> {
   const { clock, ledger } = broker
   const parts = await Promise.allSettled([readState(broker), readWorkloads(broker), readOperators(broker)])
   return [
@@ -20,6 +20,7 @@ export async function readFigures(broker: Pick<Broker, 'clock' | 'database' | 'k
     { name: 'log_writable', labels: {}, value: ledger.halted === undefined && !ledger.failing ? 1 : 0 },
     { name: 'clock_behind_seconds', labels: {}, value: (ledger.nowMs() - clock.nowMs()) / 1000 },
     { name: 'database_answers', labels: {}, value: parts.every(({ status }) => status === 'fulfilled') ? 1 : 0 },
+    ...readAnchors(broker),
     ...parts.flatMap((part) => (part.status === 'fulfilled' ? part.value : [])),
   ]
 }
@@ -48,6 +49,12 @@ async function readWorkloads({ database, ledger }: Source): Promise<Reading[]> {
     { name: 'reviews_due', labels: {}, value: of('active')?.due ?? 0 },
     { name: 'reviews_overdue', labels: {}, value: (of('active')?.overdue ?? 0) + (of('suspended')?.overdue ?? 0) },
   ]
+}
+
+/** Of several anchors of a kind, the one that is furthest behind. */
+function readAnchors({ anchoring }: Pick<Broker, 'anchoring'>): Reading[] {
+  const byKind = Map.groupBy(anchoring.listStates(), ({ kind }) => kind)
+  return [...byKind].map(([kind, states]) => ({ name: 'anchor_behind_entries', labels: { kind }, value: Math.max(...states.map(({ behindEntries }) => behindEntries)) }))
 }
 
 async function readOperators({ database, ledger }: Source): Promise<Reading[]> {

@@ -1,4 +1,3 @@
-import type { DecisionRecord } from '../audit/event.ts'
 import { signAccessToken } from '../crypto/access-token.ts'
 import { resolveRequest, type GrantRequest, type RawRequest } from '../grant/request.ts'
 import type { Principal } from '../identity/authenticate.ts'
@@ -7,6 +6,7 @@ import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { newId } from '../kernel/ids.ts'
 import type { Decision } from '../policy/decide.ts'
+import { describeDecision } from '../policy/record.ts'
 import { findTargetProblem } from '../policy/target.ts'
 import type { Place, Recorded, RowsChange } from '../storage/change.ts'
 import { actorOf, markOf, withWorkload, type ClientCredentials } from './authenticate.ts'
@@ -93,7 +93,7 @@ async function recordDecision(
     ...(request.target !== undefined && { target: request.target }),
     ...(request.task !== undefined && { task: request.task }),
     ttl_seconds: request.ttlSeconds,
-    decision: toRecord(decision),
+    decision: describeDecision(decision),
   }
   if (decision.verdict !== 'allow') {
     return answerWith(await commit({ ...base, events: [{ type: 'grant.denied', ...asked }] }), () => {
@@ -186,20 +186,4 @@ function denial({ verdict, approvalsNeeded = 1, allowedTtlSeconds }: Decision): 
     publicMessage = `The policy does not allow this for so long; ttl_seconds up to ${allowedTtlSeconds} would be allowed.`
   }
   return new BrokerError({ code: 'access_denied', publicMessage })
-}
-
-const reasonsMax = 100
-
-function toRecord(decision: Decision): DecisionRecord {
-  return {
-    verdict: decision.verdict,
-    ...(decision.approvalsNeeded !== undefined && { approvals_needed: decision.approvalsNeeded }),
-    // An entry has a size limit, and a decision that cannot be recorded cannot be answered.
-    reasons: decision.reasons.slice(0, reasonsMax),
-    ...(decision.reasons.length > reasonsMax && { reasons_more: decision.reasons.length - reasonsMax }),
-    errors: decision.errors.slice(0, reasonsMax).map((error) => error.slice(0, 300).toWellFormed()),
-    policy_set: decision.policySet,
-    cedar_version: decision.cedarVersion,
-    input: decision.input,
-  }
 }

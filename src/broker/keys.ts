@@ -3,6 +3,7 @@ import { createSealer, unwrapSealingKey, wrapSealingKey, type Sealer } from '../
 import { formatTime } from '../kernel/clock.ts'
 import type { RandomBytes } from '../kernel/ids.ts'
 import { Secret } from '../kernel/secret.ts'
+import type { Signatures } from '../kernel/signature-thread.ts'
 import type { Database } from '../storage/engine.ts'
 import { insertSealingKey, insertSigningKey, listSealingKeys, listSigningKeys, type NewSigningKey, type SigningKeyRow } from '../storage/keys.ts'
 import type { Ledger } from '../storage/ledger.ts'
@@ -21,6 +22,7 @@ export interface KeyStoreOptions {
   readonly random: RandomBytes
   readonly rootKey: Uint8Array
   readonly caller: Caller
+  readonly signatures: Pick<Signatures, 'sign'>
 }
 
 /**
@@ -39,7 +41,7 @@ export async function openKeyStore(options: KeyStoreOptions): Promise<KeyStore> 
     async loadKeyring() {
       const rows = (await listSigningKeys(database.read)).filter(isUsable)
       const id = JSON.stringify(rows.map(({ kid, publishAtMs, signFromMs, verifyUntilMs }) => [kid, publishAtMs, signFromMs, verifyUntilMs]))
-      if (remembered?.id !== id) remembered = { id, keyring: await createKeyring(rows.map((row) => unseal(row, sealer))) }
+      if (remembered?.id !== id) remembered = { id, keyring: await createKeyring(rows.map((row) => unseal(row, sealer)), options.signatures) }
       return remembered.keyring
     },
   }

@@ -5,6 +5,7 @@ import { loadPolicySet } from '../policy/policy-set.ts'
 import type { Database } from '../storage/engine.ts'
 import { readHead, type Head } from '../storage/head.ts'
 import { readPolicyFiles, readPolicyInForce, type PolicyInForce } from '../storage/policy-sets.ts'
+import { listRestorations } from '../storage/restorations.ts'
 import { findWorkload } from '../storage/workloads.ts'
 
 /** What decisions read, as of one epoch. A commit under this epoch proves that none of it has changed (invariant 13). */
@@ -14,6 +15,8 @@ export interface View {
   /** Since when, and by which entry, that set is in force. */
   readonly policyInForce: PolicyInForce | undefined
   readonly keyring: Keyring
+  /** Proofs that were signed before are refused, since the log was accepted as restored; `undefined` where it never was. */
+  readonly proofsFromMs: number | undefined
   findWorkload(name: string): Promise<Workload | undefined>
   /** Whether `findWorkload` would answer without asking the database. */
   remembersWorkload(name: string): boolean
@@ -73,6 +76,7 @@ export function createKnowledge({ database, observe, loadKeyring, workloadsMax =
       policySet: await readPolicySet(policyInForce),
       policyInForce,
       keyring: await loadKeyring(),
+      proofsFromMs: (await listRestorations(db))[0]?.proofsFromMs,
       async findWorkload(name) {
         const known = workloads.get(name)
         if (known !== undefined) return known

@@ -16,7 +16,7 @@ import { countLiveGrants, findLastExpiry } from '../storage/grants.ts'
 import { endSigningKey, eraseSigningKey, insertSigningKey, listSigningKeys, type SigningKeyRow } from '../storage/keys.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
 import { commit } from './commit.ts'
-import { describeNewKey, makeSigningKey } from './keys.ts'
+import { describeNewKey, makeSigningKey, type MadeKey } from './keys.ts'
 
 type Rotating = Pick<Broker, 'ledger' | 'database' | 'sealer' | 'rotateKeysAfterMs'>
 
@@ -94,14 +94,12 @@ export async function rotateSigningKeys(
         throw refuse(`A rotation is under way: ${next.kid} takes over at ${formatTime(next.signFromMs)}. Wait for it, or rotate at once with \`stint keys rotate --now\`.`)
       }
       const signFromMs = now ? timeMs : timeMs + publishAheadMs
-      await insertSigningKey(tx, { ...made, createdAtMs: timeMs, publishAtMs: timeMs, signFromMs })
-      const replaced: AuditEvent[] = []
       // All of them, also one that was to sign next: whoever could read one could read the others.
-      if (now) for (const { kid } of live) replaced.push(await replaceKey({ tx, caller }, kid, made.kid, timeMs))
+      const [created, ...replaced] = await takeOverSigning({ tx, caller }, made, now ? live : [], timeMs, signFromMs)
       return {
         result: { live, signing, signFromMs, timeMs },
         raisesEpoch: true,
-        events: [{ ...describeNewKey(made, signFromMs, caller), ...(reason !== undefined && { reason }) }, ...replaced],
+        events: [{ ...created, ...(reason !== undefined && { reason }) }, ...replaced],
       }
     },
   })
@@ -142,9 +140,24 @@ export async function showSigningKeys({ database, ledger, rotateKeysAfterMs }: R
   return { keys: keys.slice(0, shownMax), nextRotationMs: newestMs + rotateKeysAfterMs }
 }
 
-interface Replacing {
+/** Within which commit, and for whom, keys are replaced. */
+export interface Replacing {
   readonly tx: Parameters<typeof endSigningKey>[0]
   readonly caller: Caller
+}
+
+/** Inserts a key that was made, and ends those that it replaces at once. Returns the events of it, that of the new key first. */
+export async function takeOverSigning(
+  { tx, caller }: Replacing,
+  made: MadeKey,
+  replaced: readonly Pick<SigningKeyRow, 'kid'>[],
+  timeMs: number,
+  signFromMs = timeMs,
+): Promise<[ReturnType<typeof describeNewKey>, ...AuditEvent[]]> {
+  await insertSigningKey(tx, { ...made, createdAtMs: timeMs, publishAtMs: timeMs, signFromMs })
+  const events: AuditEvent[] = []
+  for (const { kid } of replaced) events.push(await replaceKey({ tx, caller }, kid, made.kid, timeMs))
+  return [describeNewKey(made, signFromMs, caller), ...events]
 }
 
 async function replaceKey({ tx, caller }: Replacing, kid: string, successor: string, verifyUntilMs: number): Promise<AuditEvent> {

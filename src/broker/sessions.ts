@@ -84,7 +84,8 @@ export async function endSessionsOf(broker: Pick<Broker, 'ledger'>, caller: Call
   }
 }
 
-function describeEnd({ id, subject }: StoredSession, caller: Caller, reason: string | undefined): AuditEvent {
+/** The event of a session's end. */
+export function describeEnd({ id, subject }: StoredSession, caller: Caller, reason: string | undefined): AuditEvent {
   return { type: 'operator.signed_out', ...causedBy(caller), session: id, subject, ...(reason !== undefined && { reason }) }
 }
 

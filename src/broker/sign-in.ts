@@ -1,5 +1,5 @@
 import type { IssuerKeys } from '../crypto/issuer-keys.ts'
-import { verifySignature } from '../identity/compact-jws.ts'
+import { verifyJws } from '../identity/compact-jws.ts'
 import { createCredential } from '../identity/credential.ts'
 import { judgeIdToken, readGroups, readIdToken, referToSubject, roleOfGroups, type IdToken } from '../identity/id-token.ts'
 import type { Role } from '../identity/operator.ts'
@@ -51,7 +51,9 @@ export async function beginSession(broker: Broker, idToken: string, requestId: s
   const { ledger, refusals } = broker
   const company = requireCompanyIssuer(broker)
   const refuse = createRefuser(unauthenticated)
-  const proven = await proveIdToken(idToken, company, ledger.nowMs())
+  // Nothing that is committed below is under an epoch, so that the newest view is asked.
+  const { proofsFromMs } = await broker.knowledge.refresh()
+  const proven = await proveIdToken(idToken, company, ledger.nowMs(), proofsFromMs)
   if (typeof proven === 'string') {
     refusals.note('sign_in', proven)
     return refuse()
@@ -89,15 +91,15 @@ export async function beginSession(broker: Broker, idToken: string, requestId: s
 }
 
 /** The ID token once it has proven its person, or why it does not. */
-async function proveIdToken(compact: string, company: CompanyIssuer, nowMs: number): Promise<IdToken | RefusalReason> {
+async function proveIdToken(compact: string, company: CompanyIssuer, nowMs: number, proofsFromMs: number | undefined): Promise<IdToken | RefusalReason> {
   const token = readIdToken(compact)
   if (token === undefined) return 'id_token_malformed'
   // Before the keys: what is not for Stint in any case must not make it ask the issuer.
-  const reason = judgeIdToken(token, company, nowMs)
+  const reason = judgeIdToken(token, company, nowMs, proofsFromMs)
   if (reason !== undefined) return reason
   const key = await company.keys.find(token)
   if (key === undefined) return 'id_token_key_unknown'
-  return (await verifySignature(token.jws, key)) ? token : 'id_token_signature_invalid'
+  return (await verifyJws(token.jws, key)) ? token : 'id_token_signature_invalid'
 }
 
 /** The person's role. Throws `forbidden` with what there is to mend: who has proven who they are may know it. */

@@ -1,10 +1,10 @@
-import type { AuditExport, AuditExportQuery } from '../client/records.ts'
+import type { AuditExportQuery } from '../client/records.ts'
 import { readPeriod, refusePositionals } from './arguments.ts'
-import { parseOptions, UsageError, type Command, type Io } from './command.ts'
+import { parseOptions, UsageError, type Command } from './command.ts'
 import { adminClient, brokerOf, connectionHelp, connectionOptions } from './connection.ts'
-import { createExportFile, reopenExportFile, type ExportFile } from './export-file.ts'
-import { createProgress } from './progress.ts'
+import { createExportFile, reopenExportFile } from './export-file.ts'
 import { formatJson, printable } from './terminal.ts'
+import { writeExport, type WrittenExport } from './write-export.ts'
 
 /** `stint audit export`: takes the log away, or a part of it. */
 export const exportCommand: Command = {
@@ -16,9 +16,13 @@ Writes the entries that fit all of the options, the oldest first, one a line, up
 to the newest one of this moment. A lost connection is taken up again behind the
 last entry. The export is recorded in the log.
 
-As jsonl each line is the very bytes that were hashed: SHA-256 of a zero byte
-and the line is the entry's leaf in the tree. As csv it is for spreadsheets:
-what one of them could take for a formula is made harmless.
+As jsonl each entry's line is the very bytes that were hashed: SHA-256 of a zero
+byte and the line is its leaf in the tree. The last lines are the proof: the
+policy sets that were in force (policy_set, files), the hashes of what was left
+out of the tree (gap, hashes), and the signed checkpoint (checkpoint). With the
+log's public key, kept from before, stint audit verify FILE checks all of it
+without the broker. As csv it is for spreadsheets, without a proof: what one of
+them could take for a formula is made harmless.
 
 Options:
   --from TIME      from then on, YYYY-MM-DD or YYYY-MM-DDThh:mm:ssZ in UTC
@@ -76,53 +80,21 @@ Examples:
     const client = adminClient(values, io)
     const plan = { url: brokerOf(values, io).url, query }
     const file = output === undefined ? undefined : await (values.resume === true ? reopenExportFile : createExportFile)(output, plan)
-    const written = await writeExport(() => client.exportAudit(file?.query ?? query, { retriesMax }), file, io)
-    const { first, last, entries, audit_index: index } = written
-    const summary = `${entries} ${entries === 1 ? 'entry' : 'entries'} of ${first} to ${last}; audit entry ${index}`
+    const written = await writeExport({ client, query, file, retriesMax }, io)
     if (output === undefined) {
-      if (io.errColumns !== undefined) io.err(`${summary}\n`)
-    } else if (values.json === true) io.out(formatJson({ file: output, first, last, entries, audit_index: index }))
-    else io.out(`${printable(output)}: ${summary}\n`)
+      if (io.errColumns !== undefined) io.err(`${summarize(written)}\n`)
+    } else if (values.json === true) io.out(formatJson({ file: output, ...written }))
+    else io.out(`${printable(output)}: ${summarize(written)}\n`)
     return 0
   },
 }
 
-interface Written {
-  readonly first: number
-  readonly last: number
-  /** How many this run has written. */
-  readonly entries: number
-  readonly audit_index: number
-}
-
-/** Writes all of an export to the file, or to standard output. What does not end well is left for another run. */
-async function writeExport(begin: () => Promise<AuditExport>, file: ExportFile | undefined, io: Io): Promise<Written> {
-  const progress = createProgress(io)
-  const startedAt = performance.now()
-  let entries = 0
-  let reached: number | undefined
-  try {
-    const { first, last, audit_index, lines } = await begin()
-    await file?.begin({ first, last })
-    for await (const { bytes, entries: added, last_index: index } of lines) {
-      await (file?.write(bytes) ?? io.write(bytes))
-      entries += added
-      reached = index ?? reached
-      progress.show(() => {
-        const perSecond = Math.round(entries / ((performance.now() - startedAt) / 1000))
-        return `${entries} entries, at ${reached ?? first} of ${first} to ${last}, ${perSecond}/s`
-      })
-    }
-    await file?.finish()
-    progress.clear()
-    return { first, last, entries, audit_index }
-  } catch (error) {
-    progress.clear()
-    const left = await file?.leave()
-    if (left === true) io.err('The export is not complete: run the same command with --resume to go on.\n')
-    else if (reached !== undefined) io.err(`The export is not complete: it ends with entry ${reached}.\n`)
-    throw error
-  }
+function summarize({ first, last, entries, audit_index: index, checkpoint_size: size }: WrittenExport): string {
+  return [
+    `${entries} ${entries === 1 ? 'entry' : 'entries'} of ${first} to ${last}`,
+    ...(index === undefined ? [] : [`audit entry ${index}`]),
+    ...(size === undefined ? [] : [`with its proof, to the checkpoint of ${size} entries`]),
+  ].join('; ')
 }
 
 function readFormat(text: string): 'jsonl' | 'csv' {

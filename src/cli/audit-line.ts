@@ -33,6 +33,7 @@ export function describeEvent(event: Event): string {
     describeAccess(event),
     describeSelector(event),
     describeChange(event),
+    describeAbandoned(event),
     ...facts.map(([member, label]) => describeFact(event, member, label)),
     // How long a key that was rotated out overlaps. Of other events, the end of the time that they count.
     event['replaces'] === undefined ? undefined : label('until', readText(event, 'until')),
@@ -130,6 +131,15 @@ function describeChange(event: Event): string | undefined {
   if (after === undefined) return undefined
   const names = Object.keys(after).filter((name) => JSON.stringify(before?.[name]) !== JSON.stringify(after[name]))
   return names.map((name) => `${name} ${show(before?.[name])} → ${show(after[name])}`).join(', ')
+}
+
+/** The checkpoints without which a log was accepted. */
+function describeAbandoned(event: Event): string | undefined {
+  const abandoned = event['abandoned']
+  if (!Array.isArray(abandoned)) return undefined
+  // Of each, no more is read than what a JSON object may have.
+  const all = (abandoned as readonly unknown[]).filter((one): one is Event => typeof one === 'object' && one !== null)
+  return `without ${all.map((one) => `${show(one['size'])} entries kept in ${show(one['anchor'])}`).join(', ')}`
 }
 
 function describeFact(event: Event, member: string, word: string): string | undefined {

@@ -1,8 +1,13 @@
 import type { AdminClient } from '../client/admin.ts'
 import type { AuditEntry, AuditQuery } from '../client/records.ts'
 import { readCount, readPeriod, readSingle, refusePositionals } from './arguments.ts'
+import { checkpointCommand } from './audit-checkpoint.ts'
+import { acceptRestoredCommand } from './audit-accept.ts'
 import { exportCommand } from './audit-export.ts'
+import { keyCommand } from './audit-key.ts'
 import { formatEntries } from './audit-line.ts'
+import { receiptCommand } from './audit-receipt.ts'
+import { verifyCommand } from './audit-verify.ts'
 import { CommandError, parseOptions, UsageError, type Command } from './command.ts'
 import { adminClient, connectionHelp, connectionOptions } from './connection.ts'
 import { createGroup } from './group.ts'
@@ -96,7 +101,7 @@ Examples:
 export const auditCommand: Command = createGroup({
   name: 'audit',
   summary: 'Read the log: who got what, when and why',
-  commands: [listCommand, showCommand, exportCommand],
+  commands: [listCommand, showCommand, exportCommand, receiptCommand, verifyCommand, keyCommand, checkpointCommand, acceptRestoredCommand],
   examples: `  stint audit list --workload triage-bot --limit 50
   stint audit show 4711
   stint audit export --output log.jsonl

@@ -72,6 +72,14 @@ database:
 #     url: { from: "env:STINT_DATABASE_URL" }
 #     migrate_url: { from: "env:STINT_OWNER_URL" }
 
+# Each checkpoint of the log is kept in these, too, so that an older database in
+# place of this one is noticed. On SQLite a file beside the database, unless you
+# say better: another disk, another machine, or somebody else.
+# anchors:
+#   - file: /mnt/other-disk/stint.checkpoints
+#   - http: { url: https://checkpoints.example.com/stint, token: { from: "env:STINT_ANCHOR_TOKEN" } }
+#   - witness: { url: https://witness.example.net, key: "witness.example.net+1a2b3c4d+BA…" }
+
 # Made with: openssl rand -base64 32; mode 0600.
 root_key: { from: "file:/etc/stint/root.key" }
 

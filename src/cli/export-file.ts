@@ -11,12 +11,25 @@ export interface ExportPlan {
   readonly query: AuditExportQuery
 }
 
+/** The indexes of an export, both included; `last` is before `first` where it is empty. */
+export interface ExportRange {
+  readonly first: number
+  readonly last: number
+}
+
 /** A file that an export is written to: under another name, FILE.part, until it is complete. */
 export interface ExportFile {
-  /** What is to be asked for: what the plan says, behind what is there already and up to where that would have ended. */
-  readonly query: AuditExportQuery
+  /**
+   * What is to be asked for: what the plan says, behind what is there already and up to where that would have ended.
+   * `undefined` where all entries are there, and the proof is not.
+   */
+  readonly query: AuditExportQuery | undefined
+  /** Of the whole file, where a run that did not end has begun it. */
+  readonly range: ExportRange | undefined
   /** Takes note of the range that was promised, before the first line. */
-  begin(range: { readonly first: number; readonly last: number }): Promise<void>
+  begin(range: ExportRange): Promise<void>
+  /** Takes note that all entries are there, before the first line of the proof. */
+  beginProof(): Promise<void>
   write(bytes: Uint8Array): Promise<void>
   /** Gives the complete file its name. */
   finish(): Promise<void>
@@ -31,41 +44,43 @@ export async function createExportFile(path: string, plan: ExportPlan): Promise<
   const file = await openPart(part, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_EXCL, (code) =>
     code === 'EEXIST' ? `${part} is there from a run that did not end: add --resume to go on, or remove it to start afresh` : undefined,
   )
-  let begun = false
+  let begun: ExportRange | undefined
   return {
     query: plan.query,
-    async begin({ first, last }) {
-      await rm(notes, { force: true })
-      const text = `${JSON.stringify({ ...plan, first, last })}\n`
-      await writeFile(notes, text, { flag: 'wx', mode: 0o600 }).catch((error: unknown) => {
-        throw new CommandError(`cannot write to ${notes}: ${describeWriteError(error)}`)
-      })
-      begun = true
+    range: undefined,
+    async begin(range) {
+      await writeNotes(notes, { ...plan, ...range })
+      begun = range
+    },
+    async beginProof() {
+      if (begun !== undefined) await noteEntries(file, part, notes, { ...plan, ...begun })
     },
     ...writerOf(file, path),
     async leave() {
       await file.close()
-      if (!begun) await Promise.all([part, notes].map((name) => rm(name, { force: true })))
-      return begun
+      if (begun === undefined) await Promise.all([part, notes].map((name) => rm(name, { force: true })))
+      return begun !== undefined
     },
   }
 }
 
 /**
- * Opens what a run that did not end has left of this plan, less the line that it was in the middle of. Throws a
- * `CommandError` where there is nothing to go on with.
+ * Opens what a run that did not end has left of this plan, less the line that it was in the middle of, and less what it had
+ * of the proof. Throws a `CommandError` where there is nothing to go on with.
  */
 export async function reopenExportFile(path: string, plan: ExportPlan): Promise<ExportFile> {
   const { part, notes } = namesOf(path)
   refuseExisting(path)
-  const { first, last } = await readNotes(part, notes, plan)
+  const noted = await readNotes(part, notes, plan)
+  const { first, last } = noted
   const file = await openPart(part, constants.O_RDWR | constants.O_APPEND | constants.O_NOFOLLOW, (code) =>
     code === 'ENOENT' ? `there is no ${part} to go on with: leave --resume out` : undefined,
   )
-  const after = await cutToEntries(file, part, plan.query.format ?? 'jsonl')
   return {
-    query: { ...plan.query, ...(after !== undefined && { after }), ...(last >= first && { until: last }) },
+    query: await cutToRest(file, part, noted),
+    range: { first, last },
     begin: async () => undefined,
+    beginProof: () => noteEntries(file, part, notes, noted),
     ...writerOf(file, path),
     leave: async () => (await file.close(), true),
   }
@@ -109,9 +124,27 @@ function refuseWrite(file: string, error: unknown): never {
   throw new CommandError(`cannot write to ${file}: ${describeWriteError(error)}: ${kept}`)
 }
 
-interface Notes extends ExportPlan {
-  readonly first: number
-  readonly last: number
+interface Notes extends ExportPlan, ExportRange {
+  /** How long the file is with all entries, once they are there: what stands behind is of the proof. */
+  readonly entries_bytes?: number
+}
+
+/** Writes the notes, whole or not at all, and durably: what they say is relied on after a crash. */
+async function writeNotes(path: string, notes: Notes): Promise<void> {
+  const draft = `${path}.new`
+  try {
+    await rm(draft, { force: true })
+    await writeFile(draft, `${JSON.stringify(notes)}\n`, { flag: 'wx', mode: 0o600, flush: true })
+    await rename(draft, path)
+  } catch (error) {
+    await rm(draft, { force: true }).catch(() => undefined)
+    throw new CommandError(`cannot write to ${path}: ${describeWriteError(error)}`)
+  }
+}
+
+async function noteEntries(file: FileHandle, part: string, path: string, notes: Notes): Promise<void> {
+  await file.sync().catch((error: unknown) => refuseWrite(part, error))
+  await writeNotes(path, { ...notes, entries_bytes: (await file.stat()).size })
 }
 
 async function readNotes(part: string, notes: string, plan: ExportPlan): Promise<Notes> {
@@ -124,12 +157,23 @@ async function readNotes(part: string, notes: string, plan: ExportPlan): Promise
     if (!existsSync(part)) throw new CommandError(`there is no ${part} to go on with: leave --resume out`)
     throw new CommandError(`${notes}, which says what ${part} holds, cannot be read: ${startAfresh}`)
   }
-  const { url, query, first, last } = found
+  const { url, query, first, last, entries_bytes: bytes = 0 } = found
   if (JSON.stringify({ url, query }) !== JSON.stringify({ url: plan.url, query: plan.query })) {
     throw new CommandError(`${part} was begun with other options (${JSON.stringify({ url, ...query })}): give the same, or ${startAfresh}`)
   }
-  if (Number.isSafeInteger(first) && Number.isSafeInteger(last)) return found
+  if ([first, last, bytes].every(Number.isSafeInteger)) return found
   throw new CommandError(`${notes} does not say where ${part} ends: ${startAfresh}`)
+}
+
+/** Cuts the file behind its last whole entry, and says what is left to be asked for: nothing where all entries are there. */
+async function cutToRest(file: FileHandle, part: string, { query, first, last, entries_bytes: bytes }: Notes): Promise<AuditExportQuery | undefined> {
+  if (bytes === undefined) {
+    const after = await cutToEntries(file, part, query.format ?? 'jsonl')
+    return { ...query, ...(after !== undefined && { after }), ...(last >= first && { until: last }) }
+  }
+  if (bytes < 0 || (await file.stat()).size < bytes) throw new CommandError(`${part} has lost entries that it had: remove it and leave --resume out`)
+  await file.truncate(bytes)
+  return undefined
 }
 
 // More than the longest line, twice.

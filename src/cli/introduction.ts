@@ -70,8 +70,11 @@ Now in another terminal, in this folder: what is to be exported, as above, then 
   npx stint revoke --workload ${agent} --reason "trying it out"
   npx stint token introspect $TOKEN --workload ${agent} --key ${keyArgument}
 
-  # what happened, from the log
+  # what happened, from the log; and the log taken away and checked, which needs no broker
   npx stint audit list
+  npx stint audit key > log.key
+  npx stint audit export --output log.jsonl
+  npx stint audit verify log.jsonl --key log.key
 
   # an agent of your own: it makes its own key, which nobody else ever handles
   CODE=$(npx stint workload register docs-bot --environment dev --stage sandbox --team support \\

@@ -57,7 +57,8 @@ Examples:
       const running = await startProduction(config, io.env, log).catch(refuseFirstPolicies)
       const attached = io.columns !== undefined
       const stopped = listenForStop(attached ? undefined : () => void reloadPolicies(running, log))
-      log.info('Stint is ready', { url: running.url })
+      // By the key that stands here, an auditor makes sure of the one that came over the network.
+      log.info('Stint is ready', { url: running.url, log_key: running.composition.broker.checkpointKey.verifierKey })
       const operators = await countOperators(running.composition.broker.database.read)
       if (operators === 0) log.warn('there is no operator yet: make the first one with `stint migrate --config FILE --admin NAME`')
       await stopWhen(stopped, running, () => log.info('stopping: finishing what was begun'))

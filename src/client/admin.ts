@@ -1,11 +1,14 @@
+import { createAnchorMethods, type AnchorMethods } from './anchors.ts'
 import { readAuditIndex, readObject, readObjects, type Shape } from './answer.ts'
 import { askIssuer } from './discovery.ts'
 import { createEnrolmentMethods, type EnrolmentMethods } from './enrolments.ts'
 import { clientError, StintError } from './errors.ts'
 import { openExport, type ExportOptions } from './export.ts'
+import { proveExport } from './export-proof.ts'
 import { createSender, type ApiAnswer, type ApiRequest, type ConnectionOptions, type Sender } from './http.ts'
 import { refusePrivateKeys } from './key.ts'
 import { createOperatorMethods, type OperatorMethods } from './operators.ts'
+import { createReceiptMethods, type ReceiptMethods } from './receipts.ts'
 import { createSessionMethods, type SessionMethods } from './sessions.ts'
 import { createSigningKeyMethods, type SigningKeyMethods } from './signing-keys.ts'
 import type {
@@ -13,10 +16,12 @@ import type {
   AuditExport,
   AuditExportQuery,
   AuditPage,
+  AuditProofQuery,
   AuditQuery,
   PolicyApplied,
   PolicyChange,
   PolicyInForce,
+  ProofLines,
   Recorded,
   Registration,
   Revocation,
@@ -36,7 +41,7 @@ export interface AdminClientOptions extends ConnectionOptions {
 }
 
 /** An operator's side of the broker: one method per route. Answers are returned as they are, in snake case. */
-export interface AdminClient extends EnrolmentMethods, OperatorMethods, SessionMethods, SigningKeyMethods {
+export interface AdminClient extends AnchorMethods, EnrolmentMethods, OperatorMethods, ReceiptMethods, SessionMethods, SigningKeyMethods {
   registerWorkload(registration: Registration): Promise<Recorded<WorkloadRecord>>
   getWorkload(name: string): Promise<WorkloadRecord>
   listWorkloads(query?: WorkloadQuery): Promise<WorkloadPage>
@@ -51,6 +56,8 @@ export interface AdminClient extends EnrolmentMethods, OperatorMethods, SessionM
   applyPolicy(change: PolicyChange): Promise<PolicyApplied>
   listAudit(query?: AuditQuery): Promise<AuditPage>
   exportAudit(query?: AuditExportQuery, options?: ExportOptions): Promise<AuditExport>
+  /** Asked for once all entries of an export are there. To be read once, to its end: only then is the proof complete. */
+  proveExport(query: AuditProofQuery, options?: ExportOptions): AsyncIterable<ProofLines>
   /** What the broker calls itself, which agents must call it: an operator may reach it by another URL. */
   getIssuer(): Promise<string>
 }
@@ -75,8 +82,10 @@ export function createAdminClient(options: AdminClientOptions): AdminClient {
   }
 
   return {
+    ...createAnchorMethods(send),
     ...createEnrolmentMethods(send, of),
     ...createOperatorMethods(send),
+    ...createReceiptMethods(send),
     ...createSessionMethods(send),
     ...createSigningKeyMethods(send),
     async registerWorkload(registration) {
@@ -128,6 +137,7 @@ export function createAdminClient(options: AdminClientOptions): AdminClient {
       }
     },
     exportAudit: (query = {}, exportOptions = {}) => openExport(sender, options.token, query, exportOptions),
+    proveExport: (query, exportOptions = {}) => proveExport(sender, options.token, query, exportOptions),
     getIssuer: () => askIssuer(sender),
   }
 }

@@ -12,8 +12,8 @@ export interface ExportOptions {
   readonly pauseMs?: number | undefined
 }
 
-// A search for entries of which few fit says nothing until it has found one.
-const silenceMsMax = 60_000
+/** A search for entries of which few fit says nothing until it has found one. */
+export const silenceMsMax = 60_000
 // Far more than an entry of the largest size takes as CSV.
 const lineBytesMax = 1024 * 1024
 const newline = 0x0a
@@ -29,15 +29,16 @@ export async function openExport(sender: Sender, bearer: string, query: AuditExp
   const [first, last] = [readIndex(stream, 'stint-export-first'), readIndex(stream, 'stint-export-last')]
   // What is empty has no last entry.
   const until = last >= first ? last : undefined
+  const auditIndex = stream.headers.has('stint-audit-index') ? { audit_index: readIndex(stream, 'stint-audit-index') } : {}
   const goOn = (after: number | undefined) => open({ after, ...(until !== undefined && { until }) })
-  return { first, last, audit_index: readIndex(stream, 'stint-audit-index'), lines: readLines(stream, goOn, { ...query, until }, options) }
+  return { first, last, ...auditIndex, lines: readLines(stream, goOn, { ...query, until }, options) }
 }
 
 async function* readLines(
   stream: ApiStream,
   goOn: (after: number | undefined) => Promise<ApiStream>,
   query: AuditExportQuery,
-  { retriesMax = 5, pauseMs = 500 }: ExportOptions,
+  options: ExportOptions,
 ): AsyncGenerator<ExportedLines, void> {
   let reached = query.after
   let current: ApiStream | undefined = stream
@@ -52,12 +53,10 @@ async function* readLines(
         failures = 0
         yield lines
       }
-      if (isWhole(query) && reached !== query.until) throw cutOff(`before its last entry, ${query.until}`)
+      if (isWhole(query) && reached !== query.until) throw cutOff(`the export ended before its last entry, ${query.until}`)
       return
     } catch (error) {
-      failures++
-      if (!(error instanceof StintError) || !passesBy(error) || failures > retriesMax) throw error
-      await sleep(Math.max(pauseMs * 2 ** (failures - 1), (error.retryAfterSeconds ?? 0) * 1000))
+      await waitToRetry(error, ++failures, options)
       current = undefined
     }
   }
@@ -68,11 +67,17 @@ function isWhole({ type, workload, tool, grant, task, until }: AuditExportQuery)
   return until !== undefined && [type, workload, tool, grant, task].every((member) => member === undefined)
 }
 
-function cutOff(where: string): StintError {
-  return clientError('connection_failed', `the export ended ${where}.`)
+/** What ended too early, and where. */
+export function cutOff(what: string): StintError {
+  return clientError('connection_failed', `${what}.`)
 }
 
-/** Whether it is worth another try. */
+/** Waits for the next try, longer each time. Throws the error where it was one too many, or would come again. */
+export async function waitToRetry(error: unknown, failures: number, { retriesMax = 5, pauseMs = 500 }: ExportOptions): Promise<void> {
+  if (!(error instanceof StintError) || !passesBy(error) || failures > retriesMax) throw error
+  await sleep(Math.max(pauseMs * 2 ** (failures - 1), (error.retryAfterSeconds ?? 0) * 1000))
+}
+
 function passesBy({ code, status = 0 }: StintError): boolean {
   return ['connection_failed', 'timed_out', 'rate_limited'].includes(code) || status >= 500
 }
@@ -89,7 +94,7 @@ async function* splitLines({ pieces }: ApiStream, format: 'jsonl' | 'csv'): Asyn
     if (lastIndex !== undefined) yield { bytes: whole, entries: countEntries(whole), last_index: lastIndex }
   }
   if (rest.length === 0) return
-  if (rest.at(-1) !== newline || format === 'jsonl') throw cutOff('in the middle of a line')
+  if (rest.at(-1) !== newline || format === 'jsonl') throw cutOff('the export ended in the middle of a line')
   yield { bytes: rest, entries: 0 }
 }
 

@@ -1,3 +1,4 @@
+export type { AnchorMethods } from './anchors.ts'
 export { createAdminClient, type AdminClient, type AdminClientOptions } from './admin.ts'
 export {
   createAgentClient,
@@ -20,8 +21,10 @@ export {
   type PrivateJwk,
   type PublicJwk,
 } from './key.ts'
+export { createLogClient, type LogClient } from './log.ts'
 export { createSignInClient, type SessionMethods, type SignInClient } from './sessions.ts'
 export type { OperatorMethods } from './operators.ts'
+export type { ReceiptMethods } from './receipts.ts'
 export type { SigningKeyMethods } from './signing-keys.ts'
 export type { AgentToken, TokenRequest } from './token.ts'
 export type * from './records.ts'

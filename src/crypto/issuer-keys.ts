@@ -1,3 +1,4 @@
+import { KeyObject } from 'node:crypto'
 import { createLocalJWKSet, errors, type CryptoKey, type JSONWebKeySet, type LocalJWKSet } from 'jose'
 import { parseStrictObject, type JsonRecord } from '../identity/strict-json.ts'
 import type { Clock } from '../kernel/clock.ts'
@@ -9,7 +10,7 @@ export interface IssuerKeys {
    * The one key that a header means, or `undefined` where the issuer publishes none or more than one. Throws `unavailable`
    * while the issuer cannot be asked.
    */
-  find(header: { readonly alg: string; readonly kid: string | undefined }): Promise<CryptoKey | undefined>
+  find(header: { readonly alg: string; readonly kid: string | undefined }): Promise<KeyObject | undefined>
 }
 
 export interface IssuerKeysOptions {
@@ -127,10 +128,10 @@ async function readBytes({ body }: Response, url: URL): Promise<Uint8Array> {
   return Buffer.concat(chunks)
 }
 
-async function selectKey(select: LocalJWKSet, { alg, kid }: { alg: string; kid: string | undefined }): Promise<CryptoKey | undefined> {
+async function selectKey(select: LocalJWKSet, { alg, kid }: { alg: string; kid: string | undefined }): Promise<KeyObject | undefined> {
   try {
     const key = await select({ alg, ...(kid !== undefined && { kid }) })
-    return isStrong(key) ? key : undefined
+    return isStrong(key) ? KeyObject.from(key) : undefined
   } catch (error) {
     // None fits, several do (§10.1 of Core: then the header has to name one), or the one that fits is no key of this kind.
     if (error instanceof errors.JOSEError || error instanceof DOMException || error instanceof TypeError) return undefined

@@ -1,6 +1,8 @@
-import { calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK, type CryptoKey } from 'jose'
+import { KeyObject } from 'node:crypto'
+import { calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK } from 'jose'
 import { BrokerError } from '../kernel/errors.ts'
 import { Secret } from '../kernel/secret.ts'
+import { inlineSignatures, type Signatures } from '../kernel/signature-thread.ts'
 import { compareNewest, hasEnded } from './key-life.ts'
 
 /** The public half of an ES256 key: `kty`, `crv`, `x` and `y`, no other members. */
@@ -36,13 +38,14 @@ export interface SigningKeyRow {
 export interface SigningKey {
   readonly kid: string
   readonly alg: 'ES256'
-  readonly privateKey: CryptoKey
+  /** The signature over these ASCII characters (RFC 7518 §3.4), 64 bytes. The key itself stays in the keyring. */
+  sign(input: string): Promise<Uint8Array>
 }
 
 export interface VerificationKey {
   readonly kid: string
   readonly alg: 'ES256'
-  readonly publicKey: CryptoKey
+  readonly publicKey: KeyObject
 }
 
 /** A key as the JWKS shows it (RFC 7517 §4). */
@@ -57,7 +60,7 @@ export interface Keyring {
   verificationKey(kid: string, nowMs: number): VerificationKey | undefined
 }
 
-type Ring = SigningKeyRow & { readonly publicKey: CryptoKey; readonly privateKey: CryptoKey | undefined }
+type Ring = SigningKeyRow & { readonly publicKey: KeyObject; readonly privateKey: KeyObject | undefined }
 
 /** A new ES256 key pair (RFC 7518 §3.4). */
 export async function generateSigningKey(): Promise<GeneratedSigningKey> {
@@ -69,7 +72,7 @@ export async function generateSigningKey(): Promise<GeneratedSigningKey> {
 }
 
 /** Makes a keyring of stored keys; throws `internal` for a row whose `kid`, public and private half do not fit. */
-export async function createKeyring(rows: readonly SigningKeyRow[]): Promise<Keyring> {
+export async function createKeyring(rows: readonly SigningKeyRow[], signatures: Pick<Signatures, 'sign'> = inlineSignatures): Promise<Keyring> {
   const kids = new Set(rows.map(({ kid }) => kid))
   if (kids.size !== rows.length) throw refuseRow('two rows have the same kid')
   const keys = await Promise.all(rows.map(openRow))
@@ -78,7 +81,7 @@ export async function createKeyring(rows: readonly SigningKeyRow[]): Promise<Key
     signingKey(nowMs) {
       for (const { kid, alg, privateKey, ...row } of keys) {
         const isDue = row.signFromMs <= nowMs && isPublished(row, nowMs)
-        if (isDue && privateKey !== undefined) return { kid, alg, privateKey }
+        if (isDue && privateKey !== undefined) return { kid, alg, sign: (input) => signatures.sign({ key: privateKey, input }) }
       }
       throw new BrokerError({
         code: 'unavailable',
@@ -111,7 +114,7 @@ async function openRow(row: SigningKeyRow): Promise<Ring> {
 }
 
 /** Importing refuses a private half of another key: with it, tokens would be signed that nobody can verify. */
-async function importPrivateKey(secret: Secret, publicJwk: PublicJwk, kid: string): Promise<CryptoKey> {
+async function importPrivateKey(secret: Secret, publicJwk: PublicJwk, kid: string): Promise<KeyObject> {
   try {
     const { d }: { d?: unknown } = JSON.parse(secret.reveal())
     if (typeof d === 'string') return await importKey({ ...publicJwk, d })
@@ -121,10 +124,10 @@ async function importPrivateKey(secret: Secret, publicJwk: PublicJwk, kid: strin
   throw refuseRow(`the private half of ${kid} is not its public half's, or cannot be read`)
 }
 
-async function importKey(jwk: PublicJwk & { readonly d?: string }): Promise<CryptoKey> {
-  const key = await importJWK({ ...jwk }, 'ES256', { extractable: false })
+async function importKey(jwk: PublicJwk & { readonly d?: string }): Promise<KeyObject> {
+  const key = await importJWK({ ...jwk }, 'ES256', { extractable: true })
   if (key instanceof Uint8Array) throw refuseRow('a token key is symmetric')
-  return key
+  return KeyObject.from(key)
 }
 
 /** Only the members that make the public key, so that no private one can slip into the JWKS. */

@@ -10,6 +10,8 @@ import { exportRoutes } from './export.ts'
 import { enrolmentRoutes } from './enrolments.ts'
 import { admitOperator, recordAttempt, refuseForeignOrigin, refuseLimitedAddress } from './guards.ts'
 import { healthRoutes } from './health.ts'
+import { logRoutes } from './log.ts'
+import { logAcceptRoutes } from './log-accept.ts'
 import { metricsRoutes } from './metrics.ts'
 import { readInput } from './input.ts'
 import { refuseOddHead, type Head } from './limits.ts'
@@ -17,8 +19,10 @@ import { oauthRoutes } from './oauth.ts'
 import { openApiRoute } from './openapi.ts'
 import { operatorRoutes } from './operators.ts'
 import { policyRoutes } from './policy.ts'
+import { proofRoutes } from './proof.ts'
 import { answerOAuthError, answerProblem, toBrokerError } from './problem.ts'
 import { describeAddress, tellOfRequests } from './request-log.ts'
+import { receiptRoutes } from './receipts.ts'
 import { revocationRoutes } from './revocations.ts'
 import type { Route, RouteContext } from './route.ts'
 import { sessionRoutes } from './sessions.ts'
@@ -30,6 +34,7 @@ import { workloadRoutes } from './workloads.ts'
 export const routes: readonly Route[] = [
   ...oauthRoutes,
   ...discoveryRoutes,
+  ...logRoutes,
   ...workloadRoutes,
   ...enrolmentRoutes,
   ...workloadKeyRoutes,
@@ -40,6 +45,9 @@ export const routes: readonly Route[] = [
   ...signingKeyRoutes,
   ...auditRoutes,
   ...exportRoutes,
+  ...proofRoutes,
+  ...receiptRoutes,
+  ...logAcceptRoutes,
   ...healthRoutes,
   ...metricsRoutes,
   openApiRoute(() => routes),

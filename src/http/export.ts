@@ -8,9 +8,10 @@ import { entryFilter, entryIndex, given } from './audit.ts'
 import { operatorCaller, proveOperator, requireRole } from './guards.ts'
 import { instant, oneOf } from './query.ts'
 import { defineRoute, type Route, type RouteContext } from './route.ts'
-import { streamPages } from './stream.ts'
+import { streamPages, type PageStream } from './stream.ts'
 
-const mayExport = ['admin', 'auditor'] as const
+/** Who may have the log, and its proof. */
+export const mayExport = ['admin', 'auditor'] as const
 
 const exportQuery = z
   .strictObject({
@@ -48,22 +49,30 @@ export const exportRoutes: readonly Route[] = [
       }
       const exported = await exportAudit(broker, operatorCaller(c), selection, format)
       setExportHeaders(c, format, selection, exported)
-      c.header('stint-audit-index', String(exported.auditIndex))
-      const body = streamPages({
+      if (exported.auditIndex !== undefined) c.header('stint-audit-index', String(exported.auditIndex))
+      return answerPages(c, 'an export', {
         readPages: exported.readPages,
+        end: exported.end,
         // A header in the middle of what goes on would be taken for an entry.
         begin: format === 'csv' && selection.after === undefined ? csvHeader : '',
         format: format === 'csv' ? formatCsv : formatJsonl,
-        mayGoOn: async () => requireRole(await proveOperator(c), mayExport),
-        nowMs: broker.ledger.nowMs,
-        end: exported.end,
-        log: (error) => broker.log.warn('an export was cut off', { request_id: c.get('requestId'), error }),
-        ...(connectionOf(c) && { cut: () => connectionOf(c)?.outgoing.destroy() }),
       })
-      return c.body(body)
     },
   }),
 ]
+
+/** Answers with the pages, for as long as whoever asked may have them. `what` it is, for the operator's log. */
+export function answerPages<T>(c: RouteContext, what: string, pages: Pick<PageStream<T>, 'readPages' | 'begin' | 'format' | 'end'>): Response {
+  const { ledger, log } = c.get('broker')
+  const body = streamPages({
+    ...pages,
+    mayGoOn: async () => requireRole(await proveOperator(c), mayExport),
+    nowMs: ledger.nowMs,
+    log: (error) => log.warn(`${what} was cut off`, { request_id: c.get('requestId'), error }),
+    ...(connectionOf(c) && { cut: () => connectionOf(c)?.outgoing.destroy() }),
+  })
+  return c.body(body)
+}
 
 function setExportHeaders(c: RouteContext, format: ExportFormat, { after }: ExportSelection, { first, last }: ExportRange): void {
   const csvType = after === undefined ? 'text/csv; charset=utf-8' : 'text/csv; charset=utf-8; header=absent'

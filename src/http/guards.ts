@@ -40,6 +40,12 @@ export async function admitOperator(route: Pick<Route, 'method' | 'path'>, allow
  */
 export async function recordAttempt({ method, path }: Pick<Route, 'method' | 'path'>, c: RouteContext, error: unknown): Promise<void> {
   if (method === 'GET' || !(error instanceof BrokerError) || !['conflict', 'not_found', 'forbidden'].includes(error.code)) return
+  const { ledger, log } = c.get('broker')
+  if (ledger.held !== undefined) {
+    // Nothing can be recorded, and nothing has changed: who is to end the hold is told what is wrong.
+    log.warn('a change was refused while the log is held', { method, route: path, operator: c.get('operator')?.id, code: error.code })
+    return
+  }
   await recordRefusedChange(c.get('broker'), operatorCaller(c), { method, route: path }, error)
 }
 

@@ -38,11 +38,11 @@ export const healthRoutes: readonly Route[] = [
     },
     /** The parts are named and told ready or not, in words of this file: nothing in them helps whoever attacks one. */
     async handle(c) {
-      const { knowledge, ledger, clock, isDraining, policyFolder } = c.get('broker')
+      const { knowledge, ledger, clock, isDraining, policyFolder, anchoring } = c.get('broker')
       const view = await knowledge.refresh().catch(() => undefined)
       const parts = {
         database: view === undefined ? 'unreachable' : 'ready',
-        log: describeLog(ledger, view !== undefined),
+        log: ledger.held === undefined ? describeLog(ledger, view !== undefined) : describeHold(anchoring.contradictions().length > 0),
         policy: view === undefined ? 'unknown' : view.policySet === undefined ? 'none in force' : 'ready',
         signing_key: view === undefined ? 'unknown' : canSign(view.keyring, ledger.nowMs()) ? 'ready' : 'none usable',
         clock: describeClock(ledger.nowMs() - clock.nowMs()),
@@ -60,6 +60,13 @@ function describeLog({ halted, failing }: Pick<Ledger, 'halted' | 'failing'>, da
   if (halted !== undefined) return 'halted'
   if (failing) return 'cannot be written'
   return databaseAnswers ? 'ready' : 'unknown'
+}
+
+/** What holds the ledger, and what to do. */
+function describeHold(contradicted: boolean): string {
+  return contradicted
+    ? 'held: a checkpoint that was kept elsewhere is not of this log, as after a restored backup; an admin looks at it, and accepts it, with stint audit accept-restored'
+    : 'held: the log contradicts its own checkpoint; its entries are to be looked into'
 }
 
 function canSign({ signingKey }: Keyring, nowMs: number): boolean {

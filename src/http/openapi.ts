@@ -45,7 +45,7 @@ export function describeApi(routes: readonly Route[], issuer: string): Json {
   const responses: Record<string, Json> = {}
   const paths: Record<string, Record<string, Json>> = {}
   for (const route of routes) {
-    const operations = (paths[route.path.replaceAll(/:(\w+)/g, '{$1}')] ??= {})
+    const operations = (paths[templateOf(route)] ??= {})
     const errors = Map.groupBy(listErrors(route), statusOf)
     const failures = [...errors].map(([status, codes]) => {
       const name = `${speaksOAuth(route) ? 'OAuth' : ''}${codes.map((code) => toName(code.split('_'))).join('Or')}`
@@ -183,6 +183,11 @@ function speaksOAuth({ path }: Route): boolean {
   return path.startsWith('/oauth2/')
 }
 
+/** The path of a route as the document writes it: `/v1/workloads/{name}`. */
+export function templateOf({ path }: Pick<Route, 'path'>): string {
+  return path.replaceAll(/:(\w+)(?:\{[^/]+\})?/g, '{$1}')
+}
+
 /** The `operationId` of a route, as in `postWorkloadsByNameSuspend`. */
 export function nameOperation({ method, path }: Route): string {
   const words = path.replace(/^\/v1\//, '/').replaceAll(/\/:(\w)/g, '/by-$1').split(/[^A-Za-z0-9]+/).filter((word) => word !== '')
@@ -196,6 +201,7 @@ function toName(words: readonly string[]): string {
 function tagOf({ path }: Route): string {
   const [first = '', second = ''] = path.slice(1).split('/')
   if (first === 'v1') return second
+  if (first === 'log') return first
   return second === '' ? 'operating' : first === 'oauth2' ? 'oauth' : 'discovery'
 }
 

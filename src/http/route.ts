@@ -31,7 +31,7 @@ type Output<S> = S extends Schema ? z.output<S> : undefined
 
 export interface Route {
   readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
-  /** As in `/v1/workloads/:name`. */
+  /** As in `/v1/workloads/:name`. A last parameter as in `:index{.+}` is all that is left of the path, slashes too. */
   readonly path: string
   readonly access: Access
   /** One line of the API document. */

@@ -1,9 +1,9 @@
-import { createHash } from 'node:crypto'
-import { generateKeyPair, type CryptoKey } from 'jose'
+import { generateKeyPairSync, hash, type KeyObject } from 'node:crypto'
 import { judgeClaims, readClientAssertion, readWorkloadName, type ClientAssertion } from './client-assertion.ts'
-import { verifySignature } from './compact-jws.ts'
+import { verifyJws } from './compact-jws.ts'
 import type { RefusalReason } from './refusal.ts'
 import { keyStatus, type Workload, type WorkloadKey, type WorkloadKeyAlgorithm } from './workload.ts'
+import { inlineSignatures } from '../kernel/signature-thread.ts'
 import { createWorkloadKeyCache } from './workload-key-cache.ts'
 
 /** A workload that has proven who it is. */
@@ -30,6 +30,8 @@ export interface AuthenticationContext {
   readonly issuer: string
   readonly trustDomain: string
   readonly nowMs: number
+  /** Assertions that were signed before are refused; see `judgeClaims`. */
+  readonly proofsFromMs?: number | undefined
   /** The workload of that name with all its keys, removed ones too. Should cost the same whether it exists or not. */
   findWorkload(name: string): Promise<Workload | undefined>
 }
@@ -47,17 +49,16 @@ const keysTriedWithoutKid = 2
  * `keysCachedMax`, and nothing else. Every assertion of the right form costs the same verification, against a decoy
  * where there is no such workload or key, and the reasons are sorted out only afterwards (invariant 10).
  */
-export function createAuthenticator({ keysCachedMax = 10_000 } = {}): AuthenticateWorkload {
+export function createAuthenticator({ keysCachedMax = 10_000, signatures = inlineSignatures } = {}): AuthenticateWorkload {
   const importKey = createWorkloadKeyCache(keysCachedMax)
   const decoys = { ES256: createDecoy('ES256'), Ed25519: createDecoy('Ed25519') }
 
-  async function proveKey(assertion: ClientAssertion, candidates: readonly WorkloadKey[]) {
+  async function proveKey(assertion: ClientAssertion, candidates: readonly WorkloadKey[]): Promise<WorkloadKey | undefined> {
     const places = assertion.kid === undefined ? keysTriedWithoutKid : keysTriedWithKid
     const verified = await Promise.all(
       Array.from({ length: places }, async (_, place) => {
         const candidate = candidates[place]
-        const key = await (candidate === undefined ? decoys[assertion.alg] : importKey(candidate))
-        const valid = await verifySignature(assertion.jws, key)
+        const valid = await verifyJws(assertion.jws, candidate === undefined ? decoys[assertion.alg] : importKey(candidate), signatures)
         // A decoy proves nothing, whatever the verification says.
         return valid ? candidate : undefined
       }),
@@ -65,7 +66,7 @@ export function createAuthenticator({ keysCachedMax = 10_000 } = {}): Authentica
     return verified.find((candidate) => candidate !== undefined)
   }
 
-  return async (compact, { issuer, trustDomain, nowMs, findWorkload }) => {
+  return async (compact, { issuer, trustDomain, nowMs, proofsFromMs, findWorkload }) => {
     const read = readClientAssertion(compact)
     if (!read.ok) return read
     const { assertion } = read
@@ -81,7 +82,7 @@ export function createAuthenticator({ keysCachedMax = 10_000 } = {}): Authentica
     if (key === undefined) return refuse('signature_invalid')
     // From here on the sender holds, or held, a key of the workload.
     if (keyStatus(key, nowMs) === 'removed') return refuse('key_removed')
-    const reason = judgeClaims(assertion, issuer, nowMs) ?? judgeStanding(workload, nowMs)
+    const reason = judgeClaims(assertion, issuer, nowMs, proofsFromMs) ?? judgeStanding(workload, nowMs)
     if (reason !== undefined) return refuse(reason)
     // With its key the assertion ends too: so that what is committed after that is late, however long it was decided before.
     const expiresAtMs = Math.min(assertion.expiresAtMs, key.removedAtMs ?? Infinity)
@@ -118,11 +119,10 @@ function selectKeys(
 
 /** A JSON array of texts has one reading only, so that no two pairs of issuer and `jti` have the same hash. */
 function createReplayId({ issuer, subject, jti }: ClientAssertion): string {
-  return createHash('sha256').update(JSON.stringify([issuer, subject, jti])).digest('base64url')
+  return hash('sha256', JSON.stringify([issuer, subject, jti]), 'base64url')
 }
 
 /** A public key whose private half nobody keeps. */
-async function createDecoy(alg: WorkloadKeyAlgorithm): Promise<CryptoKey> {
-  const { publicKey } = await generateKeyPair(alg)
-  return publicKey
+function createDecoy(alg: WorkloadKeyAlgorithm): KeyObject {
+  return (alg === 'ES256' ? generateKeyPairSync('ec', { namedCurve: 'P-256' }) : generateKeyPairSync('ed25519')).publicKey
 }

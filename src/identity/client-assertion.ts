@@ -65,15 +65,19 @@ export function readWorkloadName(
 
 /**
  * Judges audience and times by RFC 7523 §3, or `undefined` when all is well. `issuer` is this broker's own, and the only
- * audience: a token endpoint's address as well would let one server's assertion be used at another.
+ * audience: a token endpoint's address as well would let one server's assertion be used at another. What a sender whose
+ * clock is as far ahead as may be can have signed before `proofsFromMs` is refused: good ones are for so long, too.
  */
 export function judgeClaims(
   { audience, expiresAtMs, issuedAtMs, notBeforeMs }: Pick<ClientAssertion, 'audience' | 'expiresAtMs' | 'issuedAtMs' | 'notBeforeMs'>,
   issuer: string,
   nowMs: number,
+  proofsFromMs = -Infinity,
 ): RefusalReason | undefined {
   if (audience.length !== 1 || audience[0] !== issuer) return 'audience_mismatch'
   if (expiresAtMs <= nowMs) return 'expired'
+  // Without an iat it may be as old as its exp allows.
+  if ((issuedAtMs ?? expiresAtMs - lifetimeMsMax) <= proofsFromMs + skewMsMax) return 'before_restore'
   if (notBeforeMs !== undefined && notBeforeMs > nowMs + skewMsMax) return 'not_yet_valid'
   if (issuedAtMs === undefined) return expiresAtMs - nowMs > lifetimeMsMax ? 'lifetime_too_long' : undefined
   if (issuedAtMs > nowMs + skewMsMax) return 'issued_in_future'

@@ -1,4 +1,6 @@
-import { errors, flattenedVerify, type CryptoKey } from 'jose'
+import type { KeyObject } from 'node:crypto'
+import { inlineSignatures, type Signatures } from '../kernel/signature-thread.ts'
+import { isSignatureAlgorithm } from '../kernel/signatures.ts'
 import { decodeBase64url } from './base64url.ts'
 import { parseStrictObject, type JsonRecord } from './strict-json.ts'
 
@@ -6,10 +8,10 @@ import { parseStrictObject, type JsonRecord } from './strict-json.ts'
 export interface CompactJws {
   readonly header: JsonRecord
   readonly claims: JsonRecord
-  /** The three parts as they were sent. */
+  /** Header and payload as they were sent, which is what is signed. */
   readonly protected: string
   readonly payload: string
-  readonly signature: string
+  readonly signature: Uint8Array
 }
 
 /**
@@ -25,32 +27,20 @@ export function parseCompactJws(compact: string, lengthMax: number): CompactJws 
   }
   const headerBytes = decodeBase64url(protectedPart)
   const payloadBytes = decodeBase64url(payload)
-  if (headerBytes === undefined || payloadBytes === undefined || decodeBase64url(signature) === undefined) {
-    return undefined
-  }
+  const signatureBytes = decodeBase64url(signature)
+  if (headerBytes === undefined || payloadBytes === undefined || signatureBytes === undefined) return undefined
   const header = parseStrictObject(headerBytes)
   const claims = parseStrictObject(payloadBytes)
   if (header === undefined || claims === undefined) return undefined
-  return { header, claims, protected: protectedPart, payload, signature }
+  return { header, claims, protected: protectedPart, payload, signature: signatureBytes }
 }
 
 /**
  * Whether the signature is this public key's over the JWS, under the algorithm that its header names. The caller has
  * checked that this algorithm is the key's own (RFC 8725 §3.1) and that nothing in the header changes the rules (`crit`).
  */
-export async function verifySignature(jws: CompactJws, key: CryptoKey): Promise<boolean> {
+export async function verifyJws(jws: CompactJws, key: KeyObject, { verify }: Pick<Signatures, 'verify'> = inlineSignatures): Promise<boolean> {
   const { alg } = jws.header
-  if (typeof alg !== 'string') return false
-  try {
-    await flattenedVerify(
-      { protected: jws.protected, payload: jws.payload, signature: jws.signature },
-      key,
-      { algorithms: [alg] },
-    )
-    return true
-  } catch (error) {
-    // What the sender can cause is a JOSEError. Anything else, such as a key of the wrong kind, is a bug of ours.
-    if (error instanceof errors.JOSEError) return false
-    throw error
-  }
+  if (!isSignatureAlgorithm(alg)) return false
+  return verify({ alg, key, input: `${jws.protected}.${jws.payload}`, signature: jws.signature })
 }

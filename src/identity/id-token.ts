@@ -72,13 +72,14 @@ export function readIdToken(compact: string): IdToken | undefined {
 }
 
 /** Judges issuer, audience and times by OpenID Connect Core §3.1.3.7, or `undefined` when all is well. */
-export function judgeIdToken(token: IdToken, { issuer, clientId }: IdTokenRules, nowMs: number): RefusalReason | undefined {
+export function judgeIdToken(token: IdToken, { issuer, clientId }: IdTokenRules, nowMs: number, proofsFromMs = -Infinity): RefusalReason | undefined {
   const { audience, authorizedParty, issuedAtMs, notBeforeMs, endsMs } = token
   if (token.issuer !== issuer) return 'id_token_issuer_mismatch'
   if (!audience.includes(clientId)) return 'id_token_audience_mismatch'
   // A token for several audiences says for which of them it was made.
   const foreign = authorizedParty === undefined ? audience.length > 1 : authorizedParty !== clientId
   if (foreign) return 'id_token_audience_mismatch'
+  if (issuedAtMs <= proofsFromMs + skewMsMax) return 'id_token_before_restore'
   const ahead = Math.max(issuedAtMs, notBeforeMs ?? 0) > nowMs + skewMsMax
   return endsMs <= nowMs || ahead ? 'id_token_expired' : undefined
 }

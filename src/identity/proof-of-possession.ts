@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { z } from 'zod'
 import { BrokerError } from '../kernel/errors.ts'
 import { judgeClaims, parseAlgorithm, readSeconds } from './client-assertion.ts'
-import { parseCompactJws, verifySignature } from './compact-jws.ts'
+import { parseCompactJws, verifyJws } from './compact-jws.ts'
 import { parsePublicKeys, type PublicKey } from './public-key.ts'
 import { importPublicKey } from './workload-key-cache.ts'
 
@@ -55,7 +55,7 @@ export async function verifyPossession(
   const key = await readKey(jwk)
   if (typeof key === 'string') return refuse(key)
   if (parseAlgorithm(named) !== key.alg) return refuse(`must be signed by ${key.alg}, which is the algorithm of its key`)
-  if (!(await verifySignature(jws, await importPublicKey(key.jwk, key.alg)))) return refuse('is not signed with the key that it carries')
+  if (!(await verifyJws(jws, importPublicKey(key.jwk)))) return refuse('is not signed with the key that it carries')
 
   const { [claim]: bound, ...others } = jws.claims
   if (bound !== value) return refuse(`must have ${value} as ${claim} in its payload`)

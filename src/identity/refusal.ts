@@ -21,6 +21,7 @@ export const refusalMeanings = {
   too_old: 'iat is more than five minutes ago',
   lifetime_too_long: 'the assertion lives longer than five minutes',
   replayed: 'an assertion with this jti was used before',
+  before_restore: 'signed before the log was accepted as restored: whether it was used before is not known any more',
   workload_unknown: 'no workload of this name is registered',
   key_unknown: 'the workload has no such key',
   kid_required: 'the workload has more than two keys of this algorithm and the header names none of them',
@@ -34,6 +35,7 @@ export const refusalMeanings = {
   operator_wrong: 'the operator exists and the secret is wrong',
   operator_expired: 'the credential is right, but has expired',
   operator_revoked: 'the credential is right, but was revoked or its session was ended',
+  session_held: 'the credential of a session, while the log is held: it may have ended in what a restored backup lacks',
   enrolment_malformed: 'the code has not the form of an enrolment code',
   enrolment_unknown: 'no enrolment has this id',
   enrolment_wrong: 'the enrolment exists and the code is wrong',
@@ -48,6 +50,7 @@ export const refusalMeanings = {
   id_token_key_unknown: 'the company issuer publishes no such key, or several and the header names none of them',
   id_token_signature_invalid: 'the signature is not the key\'s',
   id_token_replayed: 'a session was begun with this ID token before',
+  id_token_before_restore: 'made before the log was accepted as restored: whether it was used before is not known any more',
   id_token_no_role: 'the ID token is right, but none of its groups has a role',
   address_limited: 'this address was refused too often and has to wait',
 } as const satisfies Record<string, string>

@@ -1,18 +1,18 @@
-import { importJWK, type CryptoKey } from 'jose'
+import { createPublicKey, type KeyObject } from 'node:crypto'
 import type { WorkloadKey } from './workload.ts'
 
 /** Imports a workload's public key, or hands out the one imported before. */
-export type ImportWorkloadKey = (key: WorkloadKey) => Promise<CryptoKey>
+export type ImportWorkloadKey = (key: WorkloadKey) => KeyObject
 
 /**
  * Remembers the `keysMax` keys that were used last. A `kid` is its key's thumbprint, so what is remembered under it can
  * never become wrong; whether the key may still be used is not remembered here (invariant 13).
  */
 export function createWorkloadKeyCache(keysMax: number): ImportWorkloadKey {
-  const imported = new Map<string, CryptoKey>()
-  return async ({ kid, alg, jwk }) => {
+  const imported = new Map<string, KeyObject>()
+  return ({ kid, jwk }) => {
     const known = imported.get(kid)
-    const key = known ?? (await importPublicKey(jwk, alg))
+    const key = known ?? importPublicKey(jwk)
     // Inserted anew, so that the first in the map is the one that was not used for longest.
     imported.delete(kid)
     imported.set(kid, key)
@@ -25,8 +25,6 @@ export function createWorkloadKeyCache(keysMax: number): ImportWorkloadKey {
 }
 
 /** A public key that was parsed, ready to verify with. */
-export async function importPublicKey(jwk: Readonly<Record<string, string>>, alg: string): Promise<CryptoKey> {
-  const key = await importJWK({ ...jwk }, alg)
-  if (key instanceof Uint8Array) throw new TypeError('a registered key is symmetric')
-  return key
+export function importPublicKey(jwk: Readonly<Record<string, string>>): KeyObject {
+  return createPublicKey({ key: { ...jwk }, format: 'jwk' })
 }

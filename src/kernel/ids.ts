@@ -3,7 +3,24 @@ import { randomBytes } from 'node:crypto'
 /** Fills a fresh buffer of that many unpredictable bytes. Injected, so that a test can fix it. */
 export type RandomBytes = (bytes: number) => Uint8Array
 
-export const systemRandom: RandomBytes = (bytes) => randomBytes(bytes)
+export const systemRandom: RandomBytes = createRandom()
+
+const pooledBytes = 4_096
+
+/**
+ * Unpredictable bytes, fetched by the page: a call for 16 of them costs as much as one for thousands. What was handed out
+ * is never handed out again.
+ */
+function createRandom(): RandomBytes {
+  let pool = Buffer.alloc(0)
+  return (bytes) => {
+    if (bytes > pooledBytes / 4) return randomBytes(bytes)
+    if (bytes > pool.length) pool = randomBytes(pooledBytes)
+    const taken = pool.subarray(0, bytes)
+    pool = pool.subarray(bytes)
+    return taken
+  }
+}
 
 // Crockford's base 32 in lower case: no letter that is read as another, safe in names of roles, sessions and files.
 const alphabet = '0123456789abcdefghjkmnpqrstvwxyz'

@@ -12,6 +12,8 @@ export interface Counters {
   readonly policy_reloads: { readonly outcome: 'changed' | 'unchanged' | 'failed' }
   /** Scheduled jobs that failed. */
   readonly job_failures: { readonly job: string }
+  /** Tries to keep checkpoints in an anchor that failed. */
+  readonly anchor_failures: { readonly kind: 'file' | 'http' | 'witness' }
   /** Transactions of the ledger that came to nothing as a whole, so that nothing of them was given out. */
   readonly ledger_failures: Readonly<Record<string, never>>
 }
@@ -36,6 +38,8 @@ export interface Gauges {
   readonly log_halted: Readonly<Record<string, never>>
   /** 0 if the last transaction of the ledger came to nothing as a whole, or nothing can be committed any more, else 1. */
   readonly log_writable: Readonly<Record<string, never>>
+  /** Entries of checkpoints that an anchor did not have when it was tried last. */
+  readonly anchor_behind_entries: { readonly kind: string }
   /** How far the clock is behind the log; negative where it is ahead. */
   readonly clock_behind_seconds: Readonly<Record<string, never>>
   /** 1 if the database answered what this very reading asked, else 0. */

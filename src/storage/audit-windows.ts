@@ -50,8 +50,33 @@ export async function readWindow(
   direction: Direction,
   looked: number,
 ): Promise<EntryWindow> {
-  const sources = [await readOwn(db, filter, range, direction, looked)]
-  if (mayBeEnded(filter)) sources.push(await readRevocations(db, filter, range, direction, looked))
+  return lookAt(db, filter, range, direction, looked, 'body')
+}
+
+/** As `readWindow`, the oldest first, where nothing but the indexes of the entries is wanted: no body is read. */
+export async function readIndexes(
+  db: Kysely<Schema>,
+  filter: EntryFilter,
+  range: IndexRange,
+  looked: number,
+): Promise<{ readonly indexes: readonly number[]; readonly rest: IndexRange | undefined }> {
+  const { entries, rest } = await lookAt(db, filter, range, 'asc', looked, 'type')
+  return { indexes: entries.map(({ index }) => index), rest }
+}
+
+/** What is read of an entry that fits. */
+type Content = 'body' | 'type'
+
+async function lookAt(
+  db: Kysely<Schema>,
+  filter: EntryFilter,
+  range: IndexRange,
+  direction: Direction,
+  looked: number,
+  content: Content,
+): Promise<EntryWindow> {
+  const sources = [await readOwn(db, filter, range, direction, looked, content)]
+  if (mayBeEnded(filter)) sources.push(await readRevocations(db, filter, range, direction, looked, content))
   // A source that gave as many as were asked for may have more behind its last one, and nobody has looked beyond that.
   const ends = sources.filter((rows) => rows.length === looked).flatMap((rows) => rows.at(-1)?.index ?? [])
   const ascending = direction === 'asc'
@@ -66,7 +91,7 @@ export async function readWindow(
   return { entries, rest: ascending ? { ...range, after: reached } : { ...range, before: reached } }
 }
 
-/** An entry that was looked at; without a body where it does not fit. */
+/** An entry that was looked at, with the content that was asked for as its body; without one where it does not fit. */
 type LookedAt = Omit<StoredEntry, 'body'> & { readonly body: string | null }
 
 const columns = { grant: 'grant_id', task: 'task', workload: 'workload', tool: 'tool', type: 'type' } as const
@@ -77,13 +102,20 @@ const members = ['grant', 'task', 'workload', 'tool', 'type'] as const
  * The entries of one member's index, in order. What else must fit stands in no WHERE clause, where it could lead the
  * planner to another index, of which it would have to read any number of entries to find this many.
  */
-async function readOwn(db: Kysely<Schema>, filter: EntryFilter, range: IndexRange, direction: Direction, looked: number): Promise<LookedAt[]> {
+async function readOwn(
+  db: Kysely<Schema>,
+  filter: EntryFilter,
+  range: IndexRange,
+  direction: Direction,
+  looked: number,
+  content: Content,
+): Promise<LookedAt[]> {
   const [leader, ...others] = members.filter((member) => filter[member] !== undefined)
   const fits = (eb: ExpressionBuilder<Schema, 'audit_event'>) => eb.and(others.map((member) => eb(columns[member], '=', filter[member] ?? '')))
   let query = db
     .selectFrom('audit_event')
     .select(['idx as index', 'time', 'type', 'leaf_hash as leafHash'])
-    .select((eb) => eb.case().when(fits(eb)).then(eb.ref('body')).end().as('body'))
+    .select((eb) => eb.case().when(fits(eb)).then(eb.ref(content)).end().as('body'))
     .where('idx', '>', range.after)
     .where('idx', '<', range.before)
     .orderBy('idx', direction)
@@ -104,6 +136,7 @@ async function readRevocations(
   range: IndexRange,
   direction: Direction,
   looked: number,
+  content: Content,
 ): Promise<LookedAt[]> {
   const concerns = (eb: ExpressionBuilder<Schema, 'revocation' | 'audit_event'>) => {
     const conditions = [
@@ -117,7 +150,7 @@ async function readRevocations(
     .selectFrom('revocation')
     .innerJoin('audit_event', 'audit_event.idx', 'revocation.idx')
     .select(['revocation.idx as index', 'audit_event.time', 'audit_event.type', 'audit_event.leaf_hash as leafHash'])
-    .select((eb) => eb.case().when(concerns(eb)).then(eb.ref('audit_event.body')).end().as('body'))
+    .select((eb) => eb.case().when(concerns(eb)).then(eb.ref(`audit_event.${content}`)).end().as('body'))
     .where('revocation.idx', '>', range.after)
     .where('revocation.idx', '<', range.before)
     .orderBy('revocation.idx', direction)
@@ -134,13 +167,17 @@ export async function findIndexAt(db: Kysely<Schema>, atMs: number, size: number
   let [low, high] = [0, size]
   while (low < high) {
     const middle = Math.floor((low + high) / 2)
-    const { reached } = await db
+    // The next one that there is: of a log that somebody has taken entries from, the rest can be found all the same.
+    const next = await db
       .selectFrom('audit_event')
-      .select(sql<number>`case when time >= ${at} then 1 else 0 end`.as('reached'))
-      .where('idx', '=', middle)
-      .executeTakeFirstOrThrow()
-    if (reached === 1) high = middle
-    else low = middle + 1
+      .select(['idx', sql<number>`case when time >= ${at} then 1 else 0 end`.as('reached')])
+      .where('idx', '>=', middle)
+      .where('idx', '<', high)
+      .orderBy('idx')
+      .limit(1)
+      .executeTakeFirst()
+    if (next === undefined || next.reached === 1) high = middle
+    else low = next.idx + 1
   }
   return low
 }

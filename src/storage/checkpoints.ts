@@ -32,6 +32,12 @@ export async function listCosignatures(db: Kysely<Schema>, size: number): Promis
   return rows.map(({ line }) => line)
 }
 
+/** The size of the largest checkpoint that a witness has signed, as far as is stored. */
+export async function findCosignedSize(db: Kysely<Schema>, witness: string): Promise<number | undefined> {
+  const row = await db.selectFrom('cosignature').select('size').where('witness', '=', witness).orderBy('size', 'desc').limit(1).executeTakeFirst()
+  return row?.size
+}
+
 /** Keeps what a witness said; the first word of each to a checkpoint stays. */
 export async function insertCosignature(tx: Kysely<Schema>, size: number, witness: string, line: string, timeMs: number): Promise<void> {
   const there = await tx.selectFrom('cosignature').select('size').where('size', '=', size).where('witness', '=', witness).executeTakeFirst()

@@ -1,7 +1,6 @@
 import type { Entry } from '../audit/entry.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { CommitUnknown, Database } from './engine.ts'
-import { lockHead } from './head.ts'
 
 /** COMMIT was sent, and the batch is not in the log: it may be tried again, by whoever asked for its changes. */
 export class CommitLost extends Error {
@@ -37,8 +36,8 @@ export async function findCommitted(
   const deadlineMs = performance.now() + msMax
   for (let waitMs = 50; ; waitMs = Math.min(waitMs * 2, 1_000)) {
     try {
-      return await database.write(async ({ db }) => {
-        await lockHead(db, database.engine)
+      return await database.write(async ({ db, lockHead }) => {
+        await lockHead()
         const found = await db.selectFrom('audit_event').select('leaf_hash').where('idx', '=', first.index).executeTakeFirst()
         return found !== undefined && first.leafHash.equals(found.leaf_hash)
       })

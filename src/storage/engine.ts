@@ -1,10 +1,12 @@
 import type { CompiledQuery, Kysely } from 'kysely'
 import type { Entry } from '../audit/entry.ts'
-import type { Schema, GrantTable } from './schema.ts'
+import type { GrantTable, LogHeadTable, Schema } from './schema.ts'
 
 export type Engine = 'sqlite' | 'postgres'
 
 export type GrantRow = GrantTable
+
+export type HeadRow = Omit<LogHeadTable, 'id'>
 
 export interface ReplayMark {
   /** Base64url SHA-256 over issuer, subject and `jti`. */
@@ -15,11 +17,14 @@ export interface ReplayMark {
 
 /**
  * One write transaction, which holds the log head's lock from its first statement. Only the ledger uses it: the
- * set-based inserts are here because each engine has its own fastest form of them.
+ * statements of every batch are here because each engine has its own fastest form of them.
  */
 export interface WriteTransaction {
   readonly db: Kysely<Schema>
   execute(query: CompiledQuery): Promise<void>
+  /** The head, under its lock until the transaction ends. */
+  lockHead(): Promise<HeadRow>
+  moveHead(head: HeadRow): Promise<void>
   /** Inserts the marks that are not there yet and returns the ids that were. Ids must be distinct. */
   insertReplayMarks(marks: readonly ReplayMark[]): Promise<ReadonlySet<string>>
   insertGrants(rows: readonly GrantRow[]): Promise<void>

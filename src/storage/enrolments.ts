@@ -69,6 +69,13 @@ export async function endEnrolment(tx: Kysely<Schema>, id: string, timeMs: numbe
   await tx.updateTable('enrolment').set({ ended_at: formatTime(timeMs), kid: kid ?? null }).where('id', '=', id).execute()
 }
 
+/** Ends all enrolments that can still be redeemed at that time, as cancelled, and returns them. */
+export async function endOpenEnrolments(tx: Kysely<Schema>, timeMs: number): Promise<StoredEnrolment[]> {
+  const open = await tx.selectFrom('enrolment').selectAll().where('ended_at', 'is', null).where('expires_at', '>', formatTime(timeMs)).orderBy('id').execute()
+  await tx.updateTable('enrolment').set({ ended_at: formatTime(timeMs) }).where('ended_at', 'is', null).where('expires_at', '>', formatTime(timeMs)).execute()
+  return open.map(toEnrolment)
+}
+
 function toEnrolment(row: Selectable<EnrolmentTable>): StoredEnrolment {
   return {
     id: row.id,

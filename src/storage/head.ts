@@ -1,6 +1,7 @@
 import type { Kysely } from 'kysely'
-import { decodeFrontier, type Frontier } from '../audit/merkle.ts'
-import type { Engine } from './engine.ts'
+import { decodeFrontier, encodeFrontier, rootOf, type Frontier } from '../audit/merkle.ts'
+import { formatTime } from '../kernel/clock.ts'
+import type { HeadRow } from './engine.ts'
 import type { Schema } from './schema.ts'
 import { readTime } from './time.ts'
 
@@ -20,12 +21,12 @@ export async function readHead(db: Kysely<Schema>): Promise<Head> {
   return toHead(await db.selectFrom('log_head').selectAll().executeTakeFirstOrThrow())
 }
 
-/** The head under its lock, which the transaction keeps to its end. On SQLite `BEGIN IMMEDIATE` has locked it already. */
-export async function lockHead(db: Kysely<Schema>, engine: Engine): Promise<Head> {
-  const query = db.selectFrom('log_head').selectAll()
-  return toHead(await (engine === 'postgres' ? query.forUpdate() : query).executeTakeFirstOrThrow())
+/** A head's row as Stint works with it. */
+export function toHead(row: Omit<HeadRow, 'root'>): Head {
+  return { size: row.size, epoch: row.epoch, timeMs: readTime(row.time), frontier: decodeFrontier(row.frontier, row.size) }
 }
 
-function toHead(row: { size: number; epoch: number; time: string; frontier: Uint8Array }): Head {
-  return { size: row.size, epoch: row.epoch, timeMs: readTime(row.time), frontier: decodeFrontier(row.frontier, row.size) }
+/** A head as it is stored. */
+export function toHeadRow({ size, epoch, timeMs, frontier }: Head): HeadRow {
+  return { size, epoch, time: formatTime(timeMs), root: Buffer.from(rootOf(frontier)), frontier: encodeFrontier(frontier) }
 }

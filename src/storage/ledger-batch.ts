@@ -1,12 +1,12 @@
 import { CompiledQuery, type Kysely } from 'kysely'
 import { makeEntry, type Entry } from '../audit/entry.ts'
 import type { AuditEvent } from '../audit/event.ts'
-import { appendLeaf, encodeFrontier, rootOf } from '../audit/merkle.ts'
+import { appendLeaf } from '../audit/merkle.ts'
 import { formatTime } from '../kernel/clock.ts'
 import type { RandomBytes } from '../kernel/ids.ts'
 import type { GrantRow, ReplayMark, WriteTransaction } from './engine.ts'
 import { guardTransaction } from './guard.ts'
-import type { Head } from './head.ts'
+import { toHeadRow, type Head } from './head.ts'
 import type { CallbackChange, Conditions, NotRecorded, Place, Recorded, RowsChange } from './change.ts'
 import type { Schema } from './schema.ts'
 
@@ -91,6 +91,7 @@ export function createBatch({ transaction, start, random, callbackMsMax, isTrans
     const fresh = marks.size === 0 ? marks : await transaction.insertReplayMarks([...marks.values()])
     const grants: GrantRow[] = []
     const events: AuditEvent[] = []
+    const issuedAt = formatTime(head.timeMs)
     for (const pending of candidates) {
       const { mark } = pending.conditions
       if (mark !== undefined && !fresh.has(mark.id)) {
@@ -99,7 +100,7 @@ export function createBatch({ transaction, start, random, callbackMsMax, isTrans
       }
       const index = head.size + events.length
       const { grant, events: own = [] } = pending.rows ?? {}
-      if (grant !== undefined) grants.push({ ...grant, issued_index: index, issued_at: formatTime(head.timeMs), revoked_index: null })
+      if (grant !== undefined) grants.push({ ...grant, issued_index: index, issued_at: issuedAt, revoked_index: null })
       events.push(...own)
       settlements.push({ pending, outcome: { status: 'recorded', result: undefined, index, timeMs: head.timeMs } })
     }
@@ -173,17 +174,7 @@ export function createBatch({ transaction, start, random, callbackMsMax, isTrans
     for (const entry of entries) frontier = appendLeaf(frontier, entry.index, entry.leafHash)
     head = { ...head, frontier, size: head.size + entries.length, epoch: head.epoch + (raisesEpoch ? 1 : 0) }
     firstEntry ??= entries[0]
-    await transaction.db
-      .updateTable('log_head')
-      .set({
-        size: head.size,
-        epoch: head.epoch,
-        time: formatTime(head.timeMs),
-        root: Buffer.from(rootOf(frontier)),
-        frontier: encodeFrontier(frontier),
-      })
-      .where('id', '=', 1)
-      .execute()
+    await transaction.moveHead(toHeadRow(head))
   }
 
   return { applyAll, head: () => head, firstEntry: () => firstEntry }

@@ -7,7 +7,7 @@ import { silentMeter, type Meter } from '../kernel/meter.ts'
 import type { CallbackChange, Conditions, Recorded, RowsChange } from './change.ts'
 import { CommitLost, CommitUnsettled, findCommitted } from './commit-outcome.ts'
 import { CommitUnknown, type Database } from './engine.ts'
-import { lockHead, type Head } from './head.ts'
+import { toHead, type Head } from './head.ts'
 import { CallbackHung, createBatch, type Pending, type Settlement } from './ledger-batch.ts'
 
 export interface Ledger {
@@ -29,6 +29,8 @@ export interface Ledger {
   release(): void
   /** Why nothing is committed any more, or `undefined` while all is well. */
   readonly halted: string | undefined
+  /** Why nothing is committed until `release`, or `undefined`. */
+  readonly held: string | undefined
   /** Whether the last transaction came to nothing as a whole, as on a full disk. */
   readonly failing: boolean
   /** Waits for what was begun; refuses what comes after. */
@@ -42,6 +44,8 @@ export interface LedgerOptions {
   readonly log: Log
   readonly meter?: Meter
   readonly batchMax?: number
+  /** How long a batch waits at most for more of what is under way. */
+  readonly gatherMsMax?: number
   readonly queueMax?: number
   /** How long one callback may take. */
   readonly callbackMsMax?: number
@@ -56,7 +60,7 @@ export interface LedgerOptions {
  */
 export function createLedger(options: LedgerOptions): Ledger {
   const { database, clock, random, log, meter = silentMeter } = options
-  const { batchMax = 128, queueMax = 10_000, callbackMsMax = 2_000, settleMsMax = 10_000 } = options
+  const { batchMax = 128, gatherMsMax = 2, queueMax = 10_000, callbackMsMax = 2_000, settleMsMax = 10_000 } = options
   let queue: Pending[] = []
   let running: Promise<void> | undefined
   let closed = false
@@ -85,9 +89,8 @@ export function createLedger(options: LedgerOptions): Ledger {
   }
 
   async function drain(): Promise<void> {
-    // Everything that the current turn of the event loop still brings shares the first batch.
-    await new Promise((resolve) => setImmediate(resolve))
     while (queue.length > 0) {
+      await gather()
       const batch = queue.slice(0, batchMax)
       queue = queue.slice(batchMax)
       const beganMs = performance.now()
@@ -99,6 +102,15 @@ export function createLedger(options: LedgerOptions): Ledger {
       }
     }
     running = undefined
+  }
+
+  /** Lets the batch grow for as long as each turn of the event loop brings more to it: a commit costs as much as many changes. */
+  async function gather(): Promise<void> {
+    const untilMs = performance.now() + gatherMsMax
+    for (let had = -1; queue.length !== had && queue.length < batchMax && performance.now() < untilMs; ) {
+      had = queue.length
+      await new Promise((resolve) => setImmediate(resolve))
+    }
   }
 
   function measure(batch: readonly Pending[], beganMs: number): void {
@@ -144,7 +156,7 @@ export function createLedger(options: LedgerOptions): Ledger {
     let settlements: Settlement[] = []
     try {
       await database.write(async (transaction) => {
-        const locked = await lockHead(transaction.db, database.engine)
+        const locked = toHead(await transaction.lockHead())
         if (locked.size < seenSize) throw new HeadRegressed(locked.size, seenSize)
         // What this process has seen counts too: a batch without events, such as one introspection, does not move the head.
         const start = { ...locked, timeMs: Math.max(locked.timeMs, seenTimeMs, clock.nowMs()) }
@@ -190,6 +202,9 @@ export function createLedger(options: LedgerOptions): Ledger {
     },
     get halted() {
       return halted ?? held
+    },
+    get held() {
+      return held
     },
     get failing() {
       return failing

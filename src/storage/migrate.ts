@@ -18,6 +18,29 @@ function migrations(engine: Engine): Record<string, Migration> {
 
 /** Brings the schema up to this version and returns the names of the migrations that ran. */
 export async function migrate(db: Kysely<Schema>, engine: Engine): Promise<string[]> {
+  return engine === 'sqlite' ? inTransaction(db, (tx) => migrateToLatest(tx, engine)) : migrateToLatest(db, engine)
+}
+
+/**
+ * Kysely migrates PostgreSQL in a transaction, and SQLite in none: a process that died in between would leave half a schema,
+ * from which no later one could go on.
+ */
+function inTransaction<T>(db: Kysely<Schema>, body: (tx: Kysely<Schema>) => Promise<T>): Promise<T> {
+  return db.connection().execute(async (tx) => {
+    await sql`begin immediate`.execute(tx)
+    try {
+      const result = await body(tx)
+      await sql`commit`.execute(tx)
+      return result
+    } catch (error) {
+      // On some errors SQLite has rolled back by itself.
+      await sql`rollback`.execute(tx).catch(() => undefined)
+      throw error
+    }
+  })
+}
+
+async function migrateToLatest(db: Kysely<Schema>, engine: Engine): Promise<string[]> {
   const { error, results = [] } = await createMigrator(db, engine).migrateToLatest()
   if (error !== undefined) throw error
   return results.filter((r) => r.status === 'Success').map((r) => r.migrationName)

@@ -23,6 +23,11 @@ export async function readPolicyFiles(db: Kysely<Schema>, hash: string): Promise
   return row === undefined ? undefined : new Map(Object.entries(JSON.parse(row.files) as Record<string, string>))
 }
 
+/** The same as the JSON text that is kept: an object of text by path. */
+export async function readPolicyText(db: Kysely<Schema>, hash: string): Promise<string | undefined> {
+  return (await db.selectFrom('policy_set').select('files').where('hash', '=', hash).executeTakeFirst())?.files
+}
+
 export interface NewPolicySet {
   readonly hash: string
   readonly files: ReadonlyMap<string, string>

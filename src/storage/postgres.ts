@@ -3,7 +3,7 @@ import { CompiledQuery, Kysely, PostgresDialect, sql } from 'kysely'
 import pg from 'pg'
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
-import { CommitUnknown, type Database, type WriteTransaction } from './engine.ts'
+import { CommitUnknown, type Database, type HeadRow, type WriteTransaction } from './engine.ts'
 import type { Schema } from './schema.ts'
 
 export interface PostgresOptions {
@@ -115,9 +115,18 @@ function isDriverError(error: unknown): boolean {
 }
 
 /** One statement for all rows of a batch: each column is an array, unnested by the server. */
-function hotRows(db: Kysely<Schema>): Pick<WriteTransaction, 'insertReplayMarks' | 'insertGrants' | 'insertEntries'> {
+function hotRows(db: Kysely<Schema>): Omit<WriteTransaction, 'db' | 'execute'> {
   const run = <R>(text: string, columns: readonly unknown[][]) => db.executeQuery<R>(CompiledQuery.raw(text, [...columns]))
   return {
+    async lockHead() {
+      const { rows } = await run<HeadRow>('select size, epoch, time, root, frontier from log_head for update', [])
+      if (rows[0] === undefined) throw new Error('the log has no head')
+      return rows[0]
+    },
+    async moveHead(h) {
+      const row = [h.size, h.epoch, h.time, h.root, h.frontier]
+      await db.executeQuery(CompiledQuery.raw('update log_head set size = $1, epoch = $2, time = $3, root = $4, frontier = $5 where id = 1', row))
+    },
     async insertReplayMarks(marks) {
       const { rows } = await run<{ id: string }>(
         `insert into replay_mark (id, expires_at) select * from unnest($1::text[], $2::text[])

@@ -23,7 +23,7 @@ export interface Schema {
 }
 
 /** One row. Whoever holds its lock may append (the ledger alone does). */
-interface LogHeadTable {
+export interface LogHeadTable {
   id: number
   /** Number of entries; the next entry's index. */
   size: number

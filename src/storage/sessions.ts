@@ -62,6 +62,13 @@ export async function markSessionsEnded(tx: Kysely<Schema>, ids: readonly string
   await tx.updateTable('operator_session').set({ ended_at: formatTime(timeMs) }).where('id', 'in', ids).where('ended_at', 'is', null).execute()
 }
 
+/** Ends all sessions that are live at that time, and returns them. */
+export async function endLiveSessions(tx: Kysely<Schema>, timeMs: number): Promise<StoredSession[]> {
+  const live = await tx.selectFrom('operator_session').selectAll().where('ended_at', 'is', null).where('expires_at', '>', formatTime(timeMs)).orderBy('id').execute()
+  await tx.updateTable('operator_session').set({ ended_at: formatTime(timeMs) }).where('ended_at', 'is', null).where('expires_at', '>', formatTime(timeMs)).execute()
+  return live.map(toSession)
+}
+
 /** Deletes sessions that expired before that instant; returns how many. At most `max`. */
 export async function deleteExpiredSessions(tx: Kysely<Schema>, beforeMs: number, max: number): Promise<number> {
   const expired = tx.selectFrom('operator_session').select('id').where('expires_at', '<', formatTime(beforeMs)).limit(max)

@@ -1,10 +1,10 @@
 import SqliteDatabase, { type Database as Handle, type Statement } from 'better-sqlite3'
 import { closeSync, existsSync, fchmodSync, fstatSync, mkdirSync, openSync, realpathSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { Kysely, SqliteDialect, sql } from 'kysely'
+import { Kysely, SqliteDialect } from 'kysely'
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
-import { CommitUnknown, type Database, type WriteTransaction } from './engine.ts'
+import { CommitUnknown, type Database, type HeadRow, type WriteTransaction } from './engine.ts'
 import type { Schema } from './schema.ts'
 
 export interface SqliteOptions {
@@ -23,7 +23,7 @@ export function openSqlite(options: SqliteOptions): Database {
   const { lock, writer, reader } = openHandles(options)
   const write = new Kysely<Schema>({ dialect: new SqliteDialect({ database: rememberStatements(writer) }) })
   const read = new Kysely<Schema>({ dialect: new SqliteDialect({ database: rememberStatements(reader) }) })
-  let rows: HotRows | undefined
+  let statements: Statements | undefined
 
   return {
     engine: 'sqlite',
@@ -31,11 +31,11 @@ export function openSqlite(options: SqliteOptions): Database {
     maintenance: write,
     write(body) {
       return write.connection().execute(async (db) => {
-        await sql`begin immediate`.execute(db)
+        statements ??= prepareStatements(writer)
+        statements.begin()
         try {
-          rows ??= prepareHotRows(writer)
-          const result = await body({ db, execute: async (query) => void (await db.executeQuery(query)), ...rows })
-          commit(writer)
+          const result = await body({ db, execute: async (query) => void (await db.executeQuery(query)), ...statements.hot })
+          commit(statements)
           return result
         } catch (error) {
           rollBack(writer)
@@ -140,9 +140,9 @@ function rollBack(writer: Handle): void {
   }
 }
 
-function commit(writer: Handle): void {
+function commit(statements: Statements): void {
   try {
-    writer.exec('commit')
+    statements.commit()
   } catch (error) {
     // After an I/O error the frames may have reached the file or not; a busy or full one has written nothing durable.
     throw codeOf(error).startsWith('SQLITE_IOERR') ? new CommitUnknown(error) : error
@@ -176,10 +176,18 @@ function rememberStatements(handle: Handle): { prepare(text: string): Statement;
   }
 }
 
-type HotRows = Pick<WriteTransaction, 'insertReplayMarks' | 'insertGrants' | 'insertEntries'>
+interface Statements {
+  begin(): void
+  commit(): void
+  readonly hot: Omit<WriteTransaction, 'db' | 'execute'>
+}
 
-/** The statements of the hot path, compiled once and run without a promise each. */
-function prepareHotRows(writer: Handle): HotRows {
+/** The statements of every batch, compiled once and run without a promise each. */
+function prepareStatements(writer: Handle): Statements {
+  const begin = writer.prepare('begin immediate')
+  const commit = writer.prepare('commit')
+  const readHead = writer.prepare<[], HeadRow>('select size, epoch, time, root, frontier from log_head')
+  const writeHead = writer.prepare('update log_head set size = ?, epoch = ?, time = ?, root = ?, frontier = ? where id = 1')
   const mark = writer.prepare('insert into replay_mark (id, expires_at) values (?, ?) on conflict do nothing')
   const grant = writer.prepare(`insert into grants
     (id, workload, tool, actions, target, task, audience, issued_index, issued_at, expires_at, revoked_index)
@@ -187,18 +195,30 @@ function prepareHotRows(writer: Handle): HotRows {
   const entry = writer.prepare(`insert into audit_event
     (idx, time, type, workload, tool, grant_id, task, body, leaf_hash) values (?, ?, ?, ?, ?, ?, ?, ?, ?)`)
   return {
-    async insertReplayMarks(marks) {
-      return new Set(marks.filter((m) => mark.run(m.id, formatTime(m.expiresAtMs)).changes === 1).map((m) => m.id))
-    },
-    async insertGrants(grants) {
-      for (const g of grants) {
-        grant.run(g.id, g.workload, g.tool, g.actions, g.target, g.task, g.audience, g.issued_index, g.issued_at, g.expires_at, g.revoked_index)
-      }
-    },
-    async insertEntries(entries) {
-      for (const e of entries) {
-        entry.run(e.index, e.time, e.type, e.workload ?? null, e.tool ?? null, e.grant ?? null, e.task ?? null, e.body, e.leafHash)
-      }
+    begin: () => void begin.run(),
+    commit: () => void commit.run(),
+    hot: {
+      async lockHead() {
+        const head = readHead.get()
+        if (head === undefined) throw new Error('the log has no head')
+        return head
+      },
+      async moveHead(h) {
+        writeHead.run(h.size, h.epoch, h.time, h.root, h.frontier)
+      },
+      async insertReplayMarks(marks) {
+        return new Set(marks.filter((m) => mark.run(m.id, formatTime(m.expiresAtMs)).changes === 1).map((m) => m.id))
+      },
+      async insertGrants(grants) {
+        for (const g of grants) {
+          grant.run(g.id, g.workload, g.tool, g.actions, g.target, g.task, g.audience, g.issued_index, g.issued_at, g.expires_at, g.revoked_index)
+        }
+      },
+      async insertEntries(entries) {
+        for (const e of entries) {
+          entry.run(e.index, e.time, e.type, e.workload ?? null, e.tool ?? null, e.grant ?? null, e.task ?? null, e.body, e.leafHash)
+        }
+      },
     },
   }
 }

@@ -21,6 +21,7 @@ const counters: { readonly [N in keyof Counters]: Description<Counters[N]> } = {
   requests_limited: { help: 'Requests that were told to wait.', labels: ['scope'] },
   policy_reloads: { help: 'How often the policy folder was read again.', labels: ['outcome'] },
   job_failures: { help: 'Scheduled jobs that failed.', labels: ['job'] },
+  anchor_failures: { help: 'Tries to keep checkpoints in an anchor that failed.', labels: ['kind'] },
   ledger_failures: { help: 'Transactions of the ledger that came to nothing as a whole.', labels: [] },
 }
 
@@ -48,6 +49,7 @@ const gauges: { readonly [N in keyof Gauges]: Description<Gauges[N]> } = {
   log_entries: { help: 'Entries in the log.', labels: [] },
   log_halted: { help: '1 while nothing can be committed any more.', labels: [] },
   log_writable: { help: '0 if the last transaction of the ledger came to nothing as a whole, or none is tried any more.', labels: [] },
+  anchor_behind_entries: { help: 'Entries of checkpoints that an anchor did not have when it was tried last.', labels: ['kind'] },
   clock_behind_seconds: { help: 'How far the clock is behind the log.', labels: [] },
   database_answers: { help: '1 if the database answered this scrape; without it, what is read from it is missing.', labels: [] },
   policy_set_age_seconds: { help: 'For how long the policy set has been in force.', labels: [] },

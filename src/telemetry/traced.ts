@@ -62,6 +62,9 @@ function traceLedger(ledger: Ledger, tracer: Tracer): Ledger {
     get halted() {
       return ledger.halted
     },
+    get held() {
+      return ledger.held
+    },
     get failing() {
       return ledger.failing
     },

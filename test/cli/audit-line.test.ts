@@ -48,6 +48,11 @@ describe('describeEvent', () => {
       { workload: 'bot', kid: 'k2', alg: 'ES256', replaces: 'k1', until: '2026-11-21T10:00:00.000Z' },
       'key k2 ES256 in place of k1 until 2026-11-21T10:00:00.000Z',
     ],
+    [
+      'a log that was restored',
+      { abandoned: [{ anchor: 'file /a', size: 9, root: 'AAA=' }, { anchor: 'witness w', size: 7 }], proofs_from: '2026-11-21T10:00:00.000Z', reason: 'disk' },
+      'without 9 entries kept in file /a, 7 entries kept in witness w reason "disk"',
+    ],
     ['something unknown', { colour: 'red' }, ''],
     ['garbage', { actions: 'x', decision: [], ttl_seconds: 'x', actor: null, selector: 1, target: { a: 1 }, grant: [] }, ''],
   ])('tells of %s', (_what, event, expected) => {

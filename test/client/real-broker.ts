@@ -11,6 +11,7 @@ export interface RealBroker {
   /** The credential of its only operator. */
   readonly operator: string
   readonly admin: AdminClient
+  readonly broker: TestBroker
 }
 
 /** A small policy set: one tool, what the team may do with it, and one thing that needs a human. */
@@ -35,7 +36,7 @@ permit (principal in Team::"support", action == Action::"tickets:delete", resour
 }
 
 /** A whole broker that listens on a free port of this machine, by the machine's clock; gone after the test. */
-export async function startRealBroker(options: Pick<BrokerOptions, 'signIn'> = {}): Promise<RealBroker> {
+export async function startRealBroker(options: Pick<BrokerOptions, 'signIn' | 'anchors'> = {}): Promise<RealBroker> {
   let broker: TestBroker | undefined
   const server = createServer((request, response) => {
     if (broker === undefined) throw new Error('the broker is not there yet')
@@ -54,5 +55,5 @@ export async function startRealBroker(options: Pick<BrokerOptions, 'signIn'> = {
   const policies = new Map(Object.entries(policyFiles))
   broker = await startBroker('sqlite', { issuer: url, development: true, clock: systemClock, policies, ...options })
   const operator = broker.adminCredential
-  return { url, operator, admin: createAdminClient({ url, token: operator }) }
+  return { url, operator, admin: createAdminClient({ url, token: operator }), broker }
 }

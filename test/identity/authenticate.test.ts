@@ -377,6 +377,17 @@ describe('refuses a workload', () => {
     expect(await refusalOf(good, contextOf(many))).toBe('accepted')
   })
 
+  test.each([
+    ['before', { iat: nowSeconds - 6 }, 'before_restore'],
+    ['then, by a clock that may be five seconds ahead', { iat: nowSeconds - 1 }, 'before_restore'],
+    ['after that', { iat: nowSeconds }, 'accepted'],
+    ['nobody knows when, for it has no iat and its exp allows before', { iat: undefined, exp: nowSeconds + 299 }, 'before_restore'],
+    ['after that, by its exp', { iat: undefined, exp: nowSeconds + 300 }, 'accepted'],
+  ])('whose assertion was signed %s, where the log was restored', async (_, claims, reason) => {
+    const context = { ...contextOf(workload), proofsFromMs: (nowSeconds - 5) * 1000 - 1 }
+    expect(await refusalOf(signCompact(ec, header, { ...goodClaims, exp: nowSeconds + 60, ...claims }), context)).toBe(reason)
+  })
+
   const standings: [RefusalReason, Partial<Workload>][] = [
     ['workload_suspended', { status: 'suspended' }],
     ['workload_retired', { status: 'retired' }],

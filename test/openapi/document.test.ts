@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { routes } from '../../src/http/app.ts'
-import { describeApi } from '../../src/http/openapi.ts'
+import { describeApi, templateOf } from '../../src/http/openapi.ts'
 import { statusOf } from '../../src/http/problem.ts'
 import { issuer, startBroker } from '../broker.ts'
 
@@ -24,7 +24,7 @@ interface Document {
 const document = JSON.parse(JSON.stringify(describeApi(routes, issuer))) as Document & Json
 
 function operationOf(method: string, path: string): Operation {
-  const operation = document.paths[path.replaceAll(/:(\w+)/g, '{$1}')]?.[method.toLowerCase()]
+  const operation = document.paths[templateOf({ path })]?.[method.toLowerCase()]
   if (operation === undefined) throw new Error(`${method} ${path} is not in the document`)
   return operation
 }
@@ -41,7 +41,7 @@ const schemas = walk(document).filter(([at]) => /\/schema(?:\/|$)|^#\/components
 
 test('holds every route, and what the route says of itself', () => {
   const described = Object.entries(document.paths).flatMap(([path, operations]) => Object.keys(operations).map((method) => `${method.toUpperCase()} ${path}`))
-  expect(described.toSorted()).toEqual(routes.map(({ method, path }) => `${method} ${path.replaceAll(/:(\w+)/g, '{$1}')}`).toSorted())
+  expect(described.toSorted()).toEqual(routes.map((route) => `${route.method} ${templateOf(route)}`).toSorted())
   for (const { method, path, access, summary, params, query, body, answers, errors = [] } of routes) {
     const operation = operationOf(method, path)
     expect(operation).toMatchObject({ summary, operationId: expect.stringMatching(/^[a-z]+[A-Za-z0-9]+$/), tags: [expect.any(String)] })

@@ -1,0 +1,115 @@
+// `npm run crash`: brokers under load are killed with SIGKILL and started again. `npm run crash -- --help` tells more.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import type { Engine } from '../src/storage/engine.ts'
+import { runCrashRounds, type CrashReport } from '../test/crash/rounds.ts'
+
+const help = `Usage: npm run crash -- [--engine both] [--rounds 200] [--seconds 1800] [--seed N] [--json FILE]
+
+Runs a broker in production mode, uses it hard, kills it with SIGKILL at a random
+moment (from 5 ms to 2 s after its first answer, while it starts, while it
+migrates), starts it again, and compares what its clients were told with what is
+there:
+
+  - every token that a client has read is in the log, by its jti and audit index
+  - every change that was answered is in the log once, and in force: revocations,
+    suspensions, registrations, keys, policy sets; nothing is there twice
+  - the tree is that of the bodies, and so are the head and every checkpoint that
+    was ever stored or given to anybody
+  - no assertion that was accepted is accepted again, also with the clock set back
+  - the broker starts within a minute and says that it is ready
+
+SIGKILL ends the process and nothing else: what it had written the operating
+system still has. So this does not test that what is committed survives a loss of
+power: for that, trust fsync (SQLite runs with synchronous=FULL; PostgreSQL is
+refused with fsync or synchronous_commit off).
+
+Options:
+  --engine E     sqlite, postgres, or both (default; PostgreSQL is started for it)
+  --rounds N     kills under load for each engine (default 200)
+  --seconds S    begins no round after so many for each engine (default 1800)
+  --seed N       what is done when; the same again for the same number, but for
+                 what the speed of the machine decides
+  --json FILE    also writes the figures there
+
+Ends with 1 where something was wrong; the database is kept then.
+`
+
+const { values } = parseArgs({
+  options: {
+    engine: { type: 'string', default: 'both' },
+    rounds: { type: 'string', default: '200' },
+    seconds: { type: 'string', default: '1800' },
+    seed: { type: 'string' },
+    json: { type: 'string' },
+    help: { type: 'boolean', short: 'h', default: false },
+  },
+})
+
+function readCount(name: 'rounds' | 'seconds' | 'seed', text: string): number {
+  if (!/^\d{1,9}$/.test(text)) fail(`--${name} takes a whole number, not ${text}`)
+  return Number(text)
+}
+
+function fail(message: string): never {
+  console.error(`crash: ${message}. See: npm run crash -- --help`)
+  process.exit(2)
+}
+
+const onTerminal = process.stdout.isTTY
+
+function tellRound({ engine, rounds, counts, tried, kills }: CrashReport): void {
+  const line = `${engine}: round ${rounds}, ${sum(kills)} kills, ${counts.tokens} tokens received, ${counts.unanswered} requests unanswered, ${tried.entries} entries checked, ${tried.replays} replays tried`
+  if (onTerminal) process.stdout.write(`\r\x1b[K${line}`)
+  else if (rounds % 10 === 0) console.log(line)
+}
+
+function sum(numbers: Readonly<Record<string, number>>): number {
+  return Object.values(numbers).reduce((total, n) => total + n, 0)
+}
+
+function tellEnd(report: CrashReport): void {
+  const { engine, seed, rounds, databases, kills, clockMoves, counts, tried, slowestStartMs, seconds, problems } = report
+  if (onTerminal) process.stdout.write('\r\x1b[K')
+  console.log(`
+${engine}: ${rounds} rounds on ${databases} databases in ${seconds.toFixed(0)} s (seed ${seed})
+  killed         ${sum(kills)} times: ${kills.serving} under load, ${kills.justStarted} just after the start, ${kills.starting} while starting, ${kills.migrating} while migrating
+  clock moved    ${clockMoves} times, 5 to 15 minutes ahead under load and back behind the kill
+  answered       ${counts.answered} requests: ${counts.tokens} tokens, ${counts.denials} denials, ${counts.revocations} revocations, ${counts.changes} changes by an admin
+  unanswered     ${counts.unanswered} requests, of which ${tried.retries} were sent again
+  checked        ${tried.entries} entries, ${counts.checkpoints} checkpoints as given, ${tried.introspections} tokens by introspection
+  replays tried  ${tried.replays}
+  slowest start  ${slowestStartMs} ms
+  ${problems.length === 0 ? 'nothing lost, nothing twice' : `WRONG:\n    ${problems.join('\n    ')}`}`)
+}
+
+if (values.help) {
+  process.stdout.write(help)
+} else {
+  const engines: Record<string, readonly Engine[]> = { sqlite: ['sqlite'], postgres: ['postgres'], both: ['sqlite', 'postgres'] }
+  const chosen = engines[values.engine] ?? fail(`--engine is sqlite, postgres or both, not ${values.engine}`)
+  const limits = { rounds: readCount('rounds', values.rounds), seconds: readCount('seconds', values.seconds) }
+  const seed = values.seed === undefined ? Math.floor(Math.random() * 1_000_000) : readCount('seed', values.seed)
+  const folder = mkdtempSync(join(tmpdir(), 'stint-crash-'))
+  const stopping = new AbortController()
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(signal, () => {
+      console.log('\nStopping after this round.')
+      stopping.abort()
+    })
+  }
+  const reports: CrashReport[] = []
+  for (const engine of chosen) {
+    if (stopping.signal.aborted) break
+    const report = await runCrashRounds({ engine, ...limits, seed, folder, onRound: tellRound, signal: stopping.signal })
+    reports.push(report)
+    tellEnd(report)
+  }
+  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(reports, undefined, 2)}\n`)
+  const wrong = reports.some(({ problems }) => problems.length > 0)
+  if (wrong) console.log(`\nThe database is kept in ${folder}. Again: npm run crash -- --seed ${seed}`)
+  else rmSync(folder, { recursive: true })
+  process.exitCode = wrong ? 1 : 0
+}

@@ -1,0 +1,16 @@
+import { parentPort } from 'node:worker_threads'
+import { checkPiece, type FileForm } from '../audit/verify-piece.ts'
+
+/** A piece of a file, and how to look at it. */
+export interface PieceTask {
+  readonly bytes: Uint8Array
+  readonly form: FileForm
+  readonly cuts: readonly number[]
+}
+
+const port = parentPort
+if (port === null) throw new Error('this runs in a worker')
+
+port.on('message', ({ bytes, form, cuts }: PieceTask) => {
+  port.postMessage(checkPiece(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), form, cuts))
+})

@@ -1,0 +1,33 @@
+import { spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, test, vi } from 'vitest'
+import { createTestFolder, describeEngines } from '../harness.ts'
+
+// Starting a process takes as long as the machine lets it.
+vi.setConfig({ testTimeout: 300_000 })
+
+const script = fileURLToPath(new URL('../../scripts/crash.ts', import.meta.url))
+const run = (...args: readonly string[]) => spawnSync(process.execPath, [script, ...args], { encoding: 'utf8' })
+
+describeEngines('The crash test', (engine) => {
+  test('kills a broker under load, and finds nothing lost and nothing twice', () => {
+    const json = join(createTestFolder(), 'report.json')
+    const { status, stdout, stderr } = run('--engine', engine, '--rounds', '3', '--seed', '7', '--json', json)
+    expect([status, stderr, stdout]).toEqual([0, '', expect.stringContaining('nothing lost, nothing twice')])
+    const [report] = JSON.parse(readFileSync(json, 'utf8')) as Record<string, unknown>[]
+    expect(report).toMatchObject({ engine, rounds: 3, databases: 1, kills: { serving: 3 }, problems: [] })
+    // What was never tried was not found wanting either.
+    const numbers = ['counts.tokens', 'counts.revocations', 'counts.changes', 'counts.checkpoints', 'tried.entries', 'tried.replays', 'tried.introspections']
+    for (const path of numbers) expect(report, path).toHaveProperty(path, expect.toSatisfy((n: number) => n > 0))
+  })
+})
+
+describe('The crash test\'s options', () => {
+  test('are explained, and refused where they are none', () => {
+    expect(run('--help')).toMatchObject({ status: 0, stdout: expect.stringMatching(/^Usage: npm run crash --.*\n[^]*SIGKILL[^]*fsync/) })
+    expect(run('--engine', 'mysql')).toMatchObject({ status: 2, stderr: expect.stringContaining('--engine is sqlite, postgres or both, not mysql') })
+    expect(run('--rounds', 'many')).toMatchObject({ status: 2, stderr: expect.stringContaining('--rounds takes a whole number, not many') })
+  })
+})
