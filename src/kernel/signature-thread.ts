@@ -37,9 +37,10 @@ export function createSignatureThread(): Signatures {
 
   function start(): Worker {
     const made = new Worker(new URL('./signature-worker.ts', import.meta.url), { resourceLimits: { maxOldGenerationSizeMb: 64 } })
-    made.unref()
     made.on('message', (results: readonly (boolean | Uint8Array)[]) => {
       handedOver.shift()?.forEach(({ resolve }, i) => resolve(results[i] ?? false))
+      // Nobody waits for it any more: it alone must not keep the program running.
+      if (handedOver.length === 0) made.unref()
     })
     made.on('error', () => giveUp(made))
     made.on('exit', () => giveUp(made))
@@ -58,6 +59,7 @@ export function createSignatureThread(): Signatures {
     if (jobs.length <= 1 || closed) return jobs.forEach(doHere)
     worker ??= start()
     handedOver.push(jobs)
+    worker.ref()
     worker.postMessage(jobs.map(({ job }) => job))
   }
 

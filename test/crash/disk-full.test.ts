@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, statfsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, inject, onTestFinished, test, vi } from 'vitest'
 import type { Engine } from '../../src/storage/engine.ts'
@@ -11,8 +11,11 @@ vi.setConfig({ testTimeout: 300_000 })
 
 /** A small disk of one's own, mounted for the test; `undefined` where this user may not mount. */
 function mountDisk(megabytes: number): string | undefined {
-  const folder = join(createTestFolder(), 'disk')
+  const parent = createTestFolder()
+  const folder = join(parent, 'disk')
   mkdirSync(folder)
+  // PostgreSQL, run by root, has a user of its own.
+  chmodSync(parent, 0o711)
   if (spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${megabytes}m`, 'tmpfs', folder]).status !== 0) return undefined
   onTestFinished(() => void spawnSync('umount', ['--lazy', folder]))
   return folder

@@ -18,7 +18,7 @@ describePostgres('Of two brokers on one database', (engine) => {
     onTestFinished(async () => void (await other.stop('SIGKILL')))
     await untilAnswered(other, port)
     // The same agents with the same tokens: what the one has ended is ended for the other.
-    const beside = createLoad({ port, book, random: createRandom(2), credential: load.admin.credential, connections: 8, withAdmin: false, beside: load })
+    const beside = createLoad({ port, book, random: createRandom(2), credential: load.admin.credential, connections: 8, withAdmin: false, withCheckpoints: false, beside: load })
     onTestFinished(() => beside.end())
     await Promise.all([load.resume(), beside.resume()])
     await trial.untilTokens(80)
