@@ -95,8 +95,10 @@ if (values.help) {
   const folder = mkdtempSync(join(tmpdir(), 'stint-crash-'))
   const stopping = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-    process.once(signal, () => {
-      console.log('\nStopping after this round.')
+    process.on(signal, () => {
+      // What it started ends with it, also now.
+      if (stopping.signal.aborted) process.exit(130)
+      console.log('\nStopping after this round; once more stops at once.')
       stopping.abort()
     })
   }

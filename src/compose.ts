@@ -16,7 +16,8 @@ import type { SignInSettings } from './broker/sign-in.ts'
 import { createTurns } from './broker/turns.ts'
 import type { Anchor } from './connectors/anchors/anchor.ts'
 import { createIssuerKeys } from './crypto/issuer-keys.ts'
-import { createApp } from './http/app.ts'
+import { createApp, type AppOptions } from './http/app.ts'
+import { createTokenDoor, type Door } from './http/token-door.ts'
 import { createAuthenticator } from './identity/authenticate.ts'
 import { systemClock, type Clock } from './kernel/clock.ts'
 import { systemRandom, type RandomBytes } from './kernel/ids.ts'
@@ -77,6 +78,8 @@ const limitedCallersMin = 50_000
 export interface Composition {
   readonly broker: Broker
   readonly app: ReturnType<typeof createApp>
+  /** The short way to the token endpoint, for a server to ask before the app. */
+  readonly door: Door
   readonly scheduler: Scheduler
   /** From now on the broker says that it is not ready; it answers all the same. */
   beginDraining(): void
@@ -177,19 +180,21 @@ export async function compose(parts: Parts): Promise<Composition> {
       { name: 'see whether a restored log was accepted', everyMs: 1_000, run: () => anchoring.settle() },
     ],
   })
+  const serving: AppOptions = {
+    broker,
+    development: parts.development,
+    proxies: parts.proxies ?? [],
+    refusalLimit: createRateLimit({
+      clock,
+      perSecond: parts.limits.refusalsPerMinutePerAddress / 60,
+      burst: parts.limits.refusalsPerMinutePerAddress,
+      callersMin: limitedCallersMin,
+    }),
+  }
   return {
     broker,
-    app: createApp({
-      broker,
-      development: parts.development,
-      proxies: parts.proxies ?? [],
-      refusalLimit: createRateLimit({
-        clock,
-        perSecond: parts.limits.refusalsPerMinutePerAddress / 60,
-        burst: parts.limits.refusalsPerMinutePerAddress,
-        callersMin: limitedCallersMin,
-      }),
-    }),
+    app: createApp(serving),
+    door: createTokenDoor(serving),
     scheduler,
     beginDraining() {
       draining = true

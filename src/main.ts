@@ -182,8 +182,8 @@ async function startBroker(
     await parts.database.close()
     throw explain(error)
   }
-  const { broker, app } = composition
-  const server = createHttpServer({ fetch: app.fetch, broker, ...serving })
+  const { broker, app, door } = composition
+  const server = createHttpServer({ fetch: app.fetch, door, broker, ...serving })
   try {
     await server.listen(host, port)
   } catch (error) {

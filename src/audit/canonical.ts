@@ -1,16 +1,23 @@
 // Walks RFC 8785 canonical JSON as bytes, without making values of it: many times as fast as to parse and to encode it
 // again, and strict about all of it.
 
-/** Finds members of objects, one object after another. */
-export interface MemberFinder {
-  /**
-   * Whether the bytes from `start` to before `end` are one canonical object, in which case `startOf` and `endOf` tell where
-   * the members are. The bytes must be UTF-8.
-   */
-  find(bytes: Uint8Array, start: number, end: number): boolean
-  /** Where the value of the member of this path begins; -1 where there is none. Paths are counted as they were given. */
+/** The members of one object after another, by paths that are counted as they were given. */
+export interface MemberReader {
+  /** Whether the bytes from `start` to before `end` are one canonical object, whose members are read from then on. The bytes must be UTF-8. */
+  read(bytes: Buffer, start: number, end: number): boolean
+  has(path: number): boolean
+  /** The member's JSON as it stands there; empty where there is none. */
+  json(path: number): string
+  /** The member's text; empty where there is none or where it is no text. */
+  text(path: number): string
+  /** The whole number that the member is, from 0; -1 where there is none or where it is another value. */
+  count(path: number): number
+  /** Where the member's JSON begins; -1 where there is none. */
   startOf(path: number): number
-  endOf(path: number): number
+  /** Whether the member's JSON is this. */
+  is(path: number, json: Uint8Array): boolean
+  /** Whether the member's JSON is that of another one between these; with `trim`, less so many bytes at each end of it. */
+  isAround(path: number, before: Uint8Array, other: number, behind: Uint8Array, trim?: number): boolean
 }
 
 /** A member to look for in an object. A list of them is sorted by key, as canonical members are. */
@@ -22,98 +29,57 @@ interface Wanted {
   readonly inner: readonly Wanted[]
 }
 
-/** Looks for the members of these paths, such as `decision.verdict`. Keys in them are ASCII without escapes. */
-export function createMemberFinder(paths: readonly string[]): MemberFinder {
+/** Reads the members of these paths, such as `decision.verdict`. Keys in them are ASCII without escapes. */
+export function createMemberReader(paths: readonly string[]): MemberReader {
   const wanted = plan(paths.map((path, i) => ({ names: path.split('.'), path: i })))
   const places = new Int32Array(2 * paths.length)
-  let bytes: Uint8Array = new Uint8Array()
-  let end = 0
+  let bytes: Buffer = Buffer.alloc(0)
 
-  /** Each of these returns where the value ends, or -1 if there is no canonical one. None of them looks far beyond the end. */
-  function skipValue(at: number, inner: readonly Wanted[], depth: number): number {
-    switch (bytes[at]) {
-      case quote:
-        return skipString(at)
-      case brace:
-        return skipObject(at, inner, depth + 1)
-      case bracket:
-        return skipArray(at, depth + 1)
-      default:
-        return skipScalar(bytes, at, end)
-    }
-  }
-
-  function skipObject(start: number, members: readonly Wanted[], depth: number): number {
-    if (depth > depthMax) return -1
-    let at = start + 1
-    if (bytes[at] === braceEnd) return at + 1
-    let last = -1
-    let lastEnd = -1
-    for (let next = 0; ; ) {
-      if (bytes[at] !== quote) return -1
-      const key = at + 1
-      const value = skipString(at) + 1
-      const keyEnd = value - 2
-      if (value === 0 || bytes[value - 1] !== colon) return -1
-      if (last !== -1 && compareKeys(bytes, last, lastEnd, key, keyEnd) >= 0) return -1
-      let found: Wanted | undefined
-      for (let candidate = members[next]; candidate !== undefined; candidate = members[++next]) {
-        const order = compareBytes(candidate.key, bytes, key, keyEnd)
-        if (order === 0) found = candidate
-        if (order >= 0) break
-      }
-      at = skipValue(value, found === undefined ? none : found.inner, depth)
-      if (at === -1) return -1
-      if (found?.path !== undefined) {
-        places[2 * found.path] = value
-        places[2 * found.path + 1] = at
-      }
-      if (bytes[at] === braceEnd) return at + 1
-      if (bytes[at] !== comma) return -1
-      last = key
-      lastEnd = keyEnd
-      at++
-    }
-  }
-
-  function skipArray(start: number, depth: number): number {
-    if (depth > depthMax) return -1
-    let at = start + 1
-    if (bytes[at] === bracketEnd) return at + 1
-    for (;;) {
-      at = skipValue(at, none, depth)
-      if (at === -1) return -1
-      if (bytes[at] === bracketEnd) return at + 1
-      if (bytes[at] !== comma) return -1
-      at++
-    }
-  }
-
-  /** Where nothing follows, undefined ends it as a control character does. */
-  function skipString(start: number): number {
-    for (let at = start + 1; ; at++) {
-      const byte = bytes[at] ?? 0
-      // Letters in lower case: most of all.
-      if (byte > backslash) continue
-      if (byte === quote) return at + 1
-      if (byte < 0x20) return -1
-      if (byte === backslash) {
-        at = skipEscape(bytes, at)
-        if (at === -1) return -1
-      }
-    }
-  }
+  const startOf = (path: number): number => places[2 * path] ?? -1
+  const endOf = (path: number): number => places[2 * path + 1] ?? -1
+  const has = (path: number): boolean => startOf(path) !== -1
 
   return {
-    find(source, start, to) {
+    read(source, start, end) {
       bytes = source
-      end = to
       places.fill(-1)
-      return source[start] === brace && skipObject(start, wanted, 0) === to
+      return source[start] === brace && skipObject(source, start, end, wanted, places, 0) === end
     },
-    startOf: (path) => places[2 * path] ?? -1,
-    endOf: (path) => places[2 * path + 1] ?? -1,
+    has,
+    json: (path) => (startOf(path) === -1 ? '' : bytes.toString('utf8', startOf(path), endOf(path))),
+    text(path) {
+      const start = startOf(path)
+      return start === -1 || bytes[start] !== quote ? '' : decodeText(bytes, start + 1, endOf(path) - 1)
+    },
+    count(path) {
+      const [start, end] = [startOf(path), endOf(path)]
+      if (start === -1 || end - start > 15) return -1
+      let value = 0
+      for (let at = start; at < end; at++) {
+        const digit = (bytes[at] ?? 0) - 0x30
+        if (digit < 0 || digit > 9) return -1
+        value = 10 * value + digit
+      }
+      return value
+    },
+    startOf,
+    is: (path, json) => has(path) && endOf(path) - startOf(path) === json.length && isThere(bytes, startOf(path), json, 0, json.length),
+    isAround(path, before, other, behind, trim = 0) {
+      const [start, from, to] = [startOf(path), startOf(other) + trim, endOf(other) - trim]
+      const middle = start + before.length
+      if (start === -1 || startOf(other) === -1 || endOf(path) - start !== before.length + (to - from) + behind.length) return false
+      return (
+        isThere(bytes, start, before, 0, before.length) &&
+        isThere(bytes, middle, bytes, from, to) &&
+        isThere(bytes, middle + to - from, behind, 0, behind.length)
+      )
+    },
   }
+}
+
+function isThere(bytes: Uint8Array, at: number, part: Uint8Array, from: number, to: number): boolean {
+  for (let i = from; i < to; i++) if (bytes[at + i - from] !== part[i]) return false
+  return true
 }
 
 const brace = 0x7b
@@ -127,6 +93,78 @@ const comma = 0x2c
 const none: readonly Wanted[] = []
 /** Far deeper than an event is; so that no depth can exhaust the stack. */
 const depthMax = 64
+
+/** Each of these returns where the value ends, or -1 if there is no canonical one. None looks beyond the first control character. */
+function skipValue(bytes: Uint8Array, at: number, end: number, wanted: readonly Wanted[], places: Int32Array, depth: number): number {
+  switch (bytes[at]) {
+    case quote:
+      return skipString(bytes, at)
+    case brace:
+      return skipObject(bytes, at, end, wanted, places, depth + 1)
+    case bracket:
+      return skipArray(bytes, at, end, places, depth + 1)
+    default:
+      return skipScalar(bytes, at, end)
+  }
+}
+
+function skipObject(bytes: Uint8Array, start: number, end: number, wanted: readonly Wanted[], places: Int32Array, depth: number): number {
+  if (depth > depthMax) return -1
+  let at = start + 1
+  if (bytes[at] === braceEnd) return at + 1
+  let last = -1
+  let lastEnd = -1
+  for (let next = 0; ; ) {
+    if (bytes[at] !== quote) return -1
+    const key = at + 1
+    const value = skipString(bytes, at) + 1
+    const keyEnd = value - 2
+    if (value === 0 || bytes[value - 1] !== colon) return -1
+    if (last !== -1 && compareKeys(bytes, last, lastEnd, key, keyEnd) >= 0) return -1
+    let found: Wanted | undefined
+    for (let candidate = wanted[next]; candidate !== undefined; candidate = wanted[++next]) {
+      const order = compareBytes(candidate.key, bytes, key, keyEnd)
+      if (order === 0) found = candidate
+      if (order >= 0) break
+    }
+    at = skipValue(bytes, value, end, found === undefined ? none : found.inner, places, depth)
+    if (at === -1) return -1
+    if (found?.path !== undefined) {
+      places[2 * found.path] = value
+      places[2 * found.path + 1] = at
+    }
+    if (bytes[at] === braceEnd) return at + 1
+    if (bytes[at] !== comma) return -1
+    last = key
+    lastEnd = keyEnd
+    at++
+  }
+}
+
+function skipArray(bytes: Uint8Array, start: number, end: number, places: Int32Array, depth: number): number {
+  if (depth > depthMax) return -1
+  let at = start + 1
+  if (bytes[at] === bracketEnd) return at + 1
+  for (;;) {
+    at = skipValue(bytes, at, end, none, places, depth)
+    if (at === -1) return -1
+    if (bytes[at] === bracketEnd) return at + 1
+    if (bytes[at] !== comma) return -1
+    at++
+  }
+}
+
+function skipString(bytes: Uint8Array, start: number): number {
+  let at = start + 1
+  for (let byte = bytes[at]; byte !== quote; byte = bytes[++at]) {
+    // Where nothing follows, undefined ends it as a control character does.
+    if (byte === undefined || byte < 0x20) return -1
+    if (byte !== backslash) continue
+    at = skipEscape(bytes, at)
+    if (at === -1) return -1
+  }
+  return at + 1
+}
 
 function plan(paths: readonly { readonly names: readonly string[]; readonly path: number }[]): Wanted[] {
   const names = [...new Set(paths.map(({ names: [name = ''] }) => name))].sort()

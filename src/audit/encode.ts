@@ -41,7 +41,7 @@ function isArray(value: readonly JsonValue[] | JsonObject): value is readonly Js
 }
 
 /** What JSON escapes, or UTF-8 cannot say. Hardly any text of an event has one, and to look costs less than to escape. */
-const special = /[\u0000-\u001f"\\\ud800-\udfff]/
+const special = /["\\\p{Cc}\ud800-\udfff]/u
 
 function canonicalString(text: string): string {
   if (!special.test(text)) return `"${text}"`

@@ -1,7 +1,7 @@
-import { createMemberFinder, decodeText } from './canonical.ts'
+import { createMemberReader } from './canonical.ts'
 import type { JsonObject } from './encode.ts'
 import { entryBytesMax } from './entry.ts'
-import { createTimeReader } from './verify-time.ts'
+import { createTimeReader, timeBytes } from './verify-time.ts'
 
 /** What an entry says, as far as other entries must agree with it; or what is wrong with it by itself. */
 export type EntryReading =
@@ -11,20 +11,29 @@ export type EntryReading =
 
 /** An entry about a request of a workload that had proven itself: nearly all entries are of these types. */
 export interface Asked {
-  readonly type: (typeof askedTypes)[number]
-  readonly workload: string
-  readonly proofKid: string
+  readonly by: Case
   /** Empty for a type that has none, as are the others. */
-  readonly tool: string
-  readonly policySet: string
-  readonly tokenKid: string
   readonly grant: string
   readonly task: string
   /** 0 where nothing expires. */
   readonly expiresAtMs: number
 }
 
-const askedTypes = ['grant.issued', 'grant.denied', 'grant.refused', 'introspection.refused', 'revocation.refused'] as const
+/** What many requests have in common: who asked by which key, and what the answer rests on. Empty where a type has it not. */
+export interface Case {
+  readonly type: AskedType
+  readonly workload: string
+  readonly proofKid: string
+  readonly tool: string
+  readonly policySet: string
+  readonly tokenKid: string
+}
+
+type AskedType = 'grant.issued' | 'grant.denied' | 'grant.refused' | 'introspection.refused' | 'revocation.refused'
+
+const askedTypes = (['grant.issued', 'grant.denied', 'grant.refused', 'introspection.refused', 'revocation.refused'] as const).map((type) => {
+  return { type, json: Buffer.from(`"${type}"`) }
+})
 
 const paths = [
   'actions',
@@ -54,154 +63,159 @@ const paths = [
   'v',
   'workload',
 ] as const
-type Path = (typeof paths)[number]
 // Each path is found by its place.
-const at = Object.fromEntries(paths.map((path, i) => [path, i])) as Record<Path, number>
+const at = Object.fromEntries(paths.map((path, i) => [path, i])) as Record<(typeof paths)[number], number>
+const bytesOf = (text: string): Uint8Array => Buffer.from(text)
+const [one, allow, none, id, quote, secondsEnd] = ['1', '"allow"', '[]', '{"id":', '"', 's"'].map(bytesOf) as [Uint8Array, Uint8Array, Uint8Array, Uint8Array, Uint8Array, Uint8Array]
+const [ofActor, ofWorkload, ofTool, beforeAction, ofAction, empty] = [',"kind":"workload"}', ',"type":"Workload"}', ',"type":"Tool"}', '[{"id":', ',"type":"Action"}]', ''].map(
+  bytesOf,
+) as [Uint8Array, Uint8Array, Uint8Array, Uint8Array, Uint8Array, Uint8Array]
 
-/** Reads entries of one piece of a file. */
+/** Reads entries, one after another. */
 export interface EntryReader {
-  /** Reads the entry whose body is from `start` to before `end`. */
-  read(start: number, end: number): EntryReading
+  /** Reads the entry whose body is from `start` to before `end` in bytes that are UTF-8. */
+  read(bytes: Buffer, start: number, end: number): EntryReading
 }
 
-/** A reader of entries in these bytes, which must be UTF-8. */
-export function createEntryReader(bytes: Buffer): EntryReader {
-  const { find, startOf, endOf } = createMemberFinder(paths)
+export function createEntryReader(): EntryReader {
+  const members = createMemberReader(paths)
+  const { is, isAround, has, text, json } = members
   const readTime = createTimeReader()
-  // One character for each byte: a part of it costs nothing, and stands where its bytes do.
-  const all = bytes.toString('latin1')
+  const cases = new Map<string, KnownCase[]>()
+  let source: Buffer = Buffer.alloc(0)
 
-  /** The member's JSON, as bytes; empty where there is none. It is to be compared, and not to be kept. */
-  function raw(path: Path): string {
-    const start = startOf(at[path])
-    return start === -1 ? '' : all.slice(start, endOf(at[path]))
-  }
-
-  /** What is between the quotes, as `raw`; empty where there is none or where it is no text. */
-  function inner(path: Path): string {
-    const start = startOf(at[path])
-    return start === -1 || bytes[start] !== 0x22 ? '' : all.slice(start + 1, endOf(at[path]) - 1)
-  }
-
-  /** The member's text, to be kept; empty where there is none or where it is no text. */
-  function text(path: Path): string {
-    const start = startOf(at[path])
-    return start === -1 || bytes[start] !== 0x22 ? '' : decodeText(bytes, start + 1, endOf(at[path]) - 1)
-  }
-
-  const decoded = new Map<string, string>()
-
-  /** As `text`, for members of which a piece has few values: each is the same string every time. */
-  function common(path: Path): string {
-    const found = inner(path)
-    let value = decoded.get(found)
-    if (value === undefined) {
-      value = text(path)
-      decoded.set(found, value)
-    }
-    return value
-  }
-
-  /** Whether the member's JSON is the middle part between the two others. */
-  function consistsOf(path: Path, before: string, middle: string, behind: string): boolean {
-    const start = startOf(at[path])
-    if (start === -1 || endOf(at[path]) - start !== before.length + middle.length + behind.length) return false
-    const second = start + before.length
-    return all.startsWith(before, start) && all.startsWith(middle, second) && all.startsWith(behind, second + middle.length)
+  function timeAt(path: number): number | undefined {
+    const start = members.startOf(path)
+    if (start === -1 || source[start] !== 0x22 || source[start + 1 + timeBytes] !== 0x22) return undefined
+    return readTime(source, start + 1)
   }
 
   return {
-    read(start, end) {
+    read(bytes, start, end) {
+      source = bytes
       if (end - start > entryBytesMax) return { problem: `has ${end - start} bytes, and no entry is larger than ${entryBytesMax}` }
-      if (!find(bytes, start, end)) return { problem: 'is no entry: it is not one object of canonical JSON (RFC 8785)' }
-      const index = Number(raw('index') || NaN)
-      if (!Number.isSafeInteger(index) || index < 0) return { problem: 'is no entry: it has no index' }
-      if (raw('v') !== '1') return { index, problem: `is of the format v=${raw('v')}, which this program does not know` }
-      const timeMs = readTime(inner('time'))
+      if (!members.read(bytes, start, end)) return { problem: 'is no entry: it is not one object of canonical JSON (RFC 8785)' }
+      const index = members.count(at.index)
+      if (index === -1) return { problem: 'is no entry: it has no index' }
+      if (!is(at.v, one)) return { index, problem: `is of the format v=${json(at.v)}, which this program does not know` }
+      const timeMs = timeAt(at.time)
       if (timeMs === undefined) return { index, problem: 'has no time as the log writes it' }
-      if (!/^[\w-]{22}$/.test(inner('salt'))) return { index, problem: 'has no salt of 128 bits' }
-      const type = inner('type')
-      if (type === '') return { index, problem: 'has no type' }
-      const known = askedTypes.find((candidate) => candidate === type)
-      if (known === undefined) {
+      if (!isSalt(bytes, members.startOf(at.salt))) return { index, problem: 'has no salt of 128 bits' }
+      const asked = askedTypes.find((candidate) => is(at.type, candidate.json))
+      if (asked === undefined) {
+        if (text(at.type) === '') return { index, problem: 'has no type' }
         // It was walked over: it is a JSON object.
         const event = JSON.parse(bytes.toString('utf8', start, end)) as JsonObject
         return { index, timeMs, event }
       }
-      const problem = judgeAsked(known, timeMs)
-      if (problem !== undefined) return { index, problem }
-      return { index, timeMs, asked: takeAsked(known) }
+      const expiresAtMs = asked.type === 'grant.issued' ? timeAt(at.expires_at) : 0
+      const problem = judgeAsked(asked.type, timeMs, expiresAtMs)
+      if (problem !== undefined || expiresAtMs === undefined) return { index, problem: problem ?? 'does not say when it expires' }
+      return { index, timeMs, asked: { by: takeCase(asked.type), grant: text(at.grant), task: text(at.task), expiresAtMs } }
     },
   }
 
-  function takeAsked(type: Asked['type']): Asked {
+  /** The same object each time, found without making texts of its members. */
+  function takeCase(type: AskedType): Case {
+    const workload = text(at.workload)
     const decided = type === 'grant.issued' || type === 'grant.denied'
-    return {
+    const own = cases.get(workload) ?? []
+    const known = own.find(
+      ({ by, proofKid, tool, policySet, tokenKid }) =>
+        by.type === type &&
+        is(at.proof_kid, proofKid) &&
+        (!decided || (is(at.tool, tool) && is(at['decision.policy_set'], policySet))) &&
+        (type !== 'grant.issued' || is(at.token_kid, tokenKid)),
+    )
+    if (known !== undefined) return known.by
+    const by = {
       type,
-      workload: common('workload'),
-      proofKid: common('proof_kid'),
-      tool: decided ? common('tool') : '',
-      policySet: decided ? common('decision.policy_set') : '',
-      tokenKid: type === 'grant.issued' ? common('token_kid') : '',
-      grant: text('grant'),
-      task: text('task'),
-      expiresAtMs: type === 'grant.issued' ? (readTime(inner('expires_at')) ?? 0) : 0,
+      workload,
+      proofKid: text(at.proof_kid),
+      tool: decided ? text(at.tool) : '',
+      policySet: decided ? text(at['decision.policy_set']) : '',
+      tokenKid: type === 'grant.issued' ? text(at.token_kid) : '',
     }
+    const jsonOf = (path: number) => Buffer.from(json(path))
+    const found = { by, proofKid: jsonOf(at.proof_kid), tool: jsonOf(at.tool), policySet: jsonOf(at['decision.policy_set']), tokenKid: jsonOf(at.token_kid) }
+    cases.set(workload, [...own, found])
+    return by
   }
 
-  function judgeAsked(type: Asked['type'], timeMs: number): string | undefined {
-    if (inner('workload') === '' || inner('proof_kid') === '') return 'does not say which workload asked by which key'
-    if (!consistsOf('actor', '{"id":', raw('workload'), ',"kind":"workload"}')) return 'has another actor than its workload'
-    if (type === 'introspection.refused' || type === 'revocation.refused') return inner('grant') === '' ? 'names no grant' : undefined
+  function judgeAsked(type: AskedType, timeMs: number, expiresAtMs: number | undefined): string | undefined {
+    if (!isText(at.workload) || !isText(at.proof_kid)) return 'does not say which workload asked by which key'
+    if (!isAround(at.actor, id, at.workload, ofActor)) return 'has another actor than its workload'
+    if (type === 'introspection.refused' || type === 'revocation.refused') return isText(at.grant) ? undefined : 'names no grant'
     if (type === 'grant.refused') return undefined
-    return judgeDecision(type, timeMs)
+    return judgeDecision(type) ?? (type === 'grant.issued' ? judgeExpiry(timeMs, expiresAtMs) : undefined)
   }
 
   /** Whether the decision is there, is about this very request, and says what the entry's type says. */
-  function judgeDecision(type: 'grant.issued' | 'grant.denied', timeMs: number): string | undefined {
-    const verdict = inner('decision.verdict')
-    if (verdict === '') return 'has no decision'
-    if (inner('decision.policy_set') === '') return 'has a decision that names no policy set'
-    if ((verdict === 'allow') !== (type === 'grant.issued')) return `has the verdict ${text('decision.verdict')} in its decision`
+  function judgeDecision(type: 'grant.issued' | 'grant.denied'): string | undefined {
+    if (!isText(at['decision.verdict'])) return 'has no decision'
+    if (!isText(at['decision.policy_set'])) return 'has a decision that names no policy set'
+    if (is(at['decision.verdict'], allow) !== (type === 'grant.issued')) return `has the verdict ${text(at['decision.verdict'])} in its decision`
     const foreign = findForeignInput()
     if (foreign !== undefined) return `has a decision about another ${foreign}`
     if (type === 'grant.denied') return undefined
-    if (raw('decision.errors') !== '[]') return 'was allowed in spite of errors in evaluation'
-    if (!raw('decision.reasons').startsWith('["')) return 'was allowed, and names no policy that permits it'
-    if (inner('grant') === '' || inner('token_kid') === '') return 'does not say which grant was issued, signed by which key'
-    return judgeExpiry(timeMs)
+    if (!is(at['decision.errors'], none)) return 'was allowed in spite of errors in evaluation'
+    if (!has(at['decision.reasons']) || is(at['decision.reasons'], none)) return 'was allowed, and names no policy that permits it'
+    return isText(at.grant) && isText(at.token_kid) ? undefined : 'does not say which grant was issued, signed by which key'
   }
 
   /** What the policy saw must be what was asked. */
   function findForeignInput(): string | undefined {
-    const [workload, tool, target] = [raw('workload'), raw('tool'), raw('target')]
-    if (!consistsOf('decision.input.principal', '{"id":', workload, ',"type":"Workload"}')) return 'workload'
-    const isResource =
-      target === ''
-        ? consistsOf('decision.input.resource', '{"id":', tool, ',"type":"Tool"}')
-        : // Two JSON texts, one behind the other, are the JSON text of both, but for the quotes between.
-          consistsOf('decision.input.resource', '{"id":', `${tool.slice(0, -1)}/${target.slice(1)}`, ',"type":"Target"}')
-    if (tool === '' || !isResource) return 'tool or target'
-    if (!consistsOf('decision.input.actions', '[', describeActions(raw('actions')), ']')) return 'set of actions'
-    if (!consistsOf('decision.input.context.ttl.__extn.arg', '"', raw('ttl_seconds'), 's"')) return 'time to live'
-    return raw('decision.input.context.task') === raw('task') ? undefined : 'task'
+    if (!isAround(at['decision.input.principal'], id, at.workload, ofWorkload)) return 'workload'
+    if (has(at.target) ? json(at['decision.input.resource']) !== describeTarget(text(at.tool), text(at.target)) : !isAround(at['decision.input.resource'], id, at.tool, ofTool)) {
+      return 'tool or target'
+    }
+    // Of one action, as usual, or of several.
+    if (!isAround(at['decision.input.actions'], beforeAction, at.actions, ofAction, 1) && json(at['decision.input.actions']) !== describeActions(json(at.actions))) {
+      return 'set of actions'
+    }
+    if (!isAround(at['decision.input.context.ttl.__extn.arg'], quote, at.ttl_seconds, secondsEnd)) return 'time to live'
+    const task = at['decision.input.context.task']
+    return (has(at.task) || has(task)) && !isAround(task, empty, at.task, empty) ? 'task' : undefined
   }
 
   /** Counted from when it was decided or recorded, whichever is later: a clock may have been set in between. */
-  function judgeExpiry(timeMs: number): string | undefined {
-    const expiresAtMs = readTime(inner('expires_at'))
+  function judgeExpiry(timeMs: number, expiresAtMs: number | undefined): string | undefined {
     if (expiresAtMs === undefined) return 'does not say when it expires'
-    const decidedMs = readTime(inner('decision.input.context.now.__extn.arg')) ?? 0
-    const longestMs = Math.max(timeMs, decidedMs) + 1000 * Number(raw('ttl_seconds'))
-    return expiresAtMs <= longestMs ? undefined : `expires at ${inner('expires_at')}, later than its ${raw('ttl_seconds')} s allow`
+    const longestMs = Math.max(timeMs, timeAt(at['decision.input.context.now.__extn.arg']) ?? 0) + 1000 * members.count(at.ttl_seconds)
+    return expiresAtMs <= longestMs ? undefined : `expires at ${text(at.expires_at)}, later than its ${json(at.ttl_seconds)} s allow`
+  }
+
+  function isText(path: number): boolean {
+    return source[members.startOf(path)] === 0x22 && !is(path, emptyText)
   }
 }
 
-/** The actions of a request as the policy is given them, without the brackets. */
+const emptyText = bytesOf('""')
+
+/** 22 characters of base64url, which no JSON escapes. */
+function isSalt(bytes: Uint8Array, start: number): boolean {
+  if (start === -1 || bytes[start] !== 0x22 || bytes[start + 23] !== 0x22) return false
+  for (let place = start + 1; place < start + 23; place++) {
+    const byte = bytes[place] ?? 0
+    const isLetter = (byte | 0x20) >= 0x61 && (byte | 0x20) <= 0x7a
+    if (!isLetter && !(byte >= 0x30 && byte <= 0x39) && byte !== 0x2d && byte !== 0x5f) return false
+  }
+  return true
+}
+
+function describeTarget(tool: string, target: string): string {
+  return `{"id":${JSON.stringify(`${tool}/${target}`)},"type":"Target"}`
+}
+
+/** The actions of a request as the policy is given them. */
 function describeActions(actions: string): string {
   if (!actions.startsWith('["')) return ''
-  if (!actions.includes(',')) return `{"id":${actions.slice(1, -1)},"type":"Action"}`
   // Canonical JSON that begins as a list of texts.
   const names = JSON.parse(actions) as unknown[]
-  return names.map((name) => `{"id":${JSON.stringify(name)},"type":"Action"}`).join(',')
+  return `[${names.map((name) => `{"id":${JSON.stringify(name)},"type":"Action"}`).join(',')}]`
+}
+
+/** A case with what its members are as JSON. */
+interface KnownCase extends Readonly<Record<'proofKid' | 'tool' | 'policySet' | 'tokenKid', Uint8Array>> {
+  readonly by: Case
 }

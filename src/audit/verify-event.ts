@@ -1,5 +1,5 @@
 import type { JsonObject, JsonValue } from './encode.ts'
-import { createTimeReader } from './verify-time.ts'
+import { createTimeReader, timeBytes } from './verify-time.ts'
 
 /** An event with its place in the log, as the rules of its order are told of it. */
 export interface Told {
@@ -28,7 +28,8 @@ export function textsOf(event: JsonObject, name: string): string[] {
 
 /** A member that is a time, in milliseconds since the epoch; `undefined` where there is none. */
 export function timeOf(event: JsonObject, name: string): number | undefined {
-  return createTimeReader()(textOf(event, name))
+  const text = textOf(event, name)
+  return text.length === timeBytes ? createTimeReader()(Buffer.from(text), 0) : undefined
 }
 
 /** A member that is an object; an empty one where there is none. */

@@ -1,7 +1,8 @@
+import type { Case } from './verify-entry.ts'
 import { objectOf, textOf, type Judged, type Rules, type Told } from './verify-event.ts'
 import { createKnownGrants } from './verify-grants.ts'
 import { createKnownOperators } from './verify-operators.ts'
-import type { Case, PieceReport, Problem } from './verify-piece.ts'
+import type { PieceReport, Problem } from './verify-piece.ts'
 import { createKnownWorkloads } from './verify-workloads.ts'
 
 /** A checkpoint that an admin has given up, for the log went on from an older state than it states. */

@@ -3,7 +3,7 @@ import { hash } from 'node:crypto'
 import { csvHeader, formatCsvLine } from './csv.ts'
 import { canonicalJson, leafHash, type JsonObject, type JsonValue } from './encode.ts'
 import { appendLeaf, findSubtrees, rootOf, type Frontier } from './merkle.ts'
-import { createEntryReader, type Asked, type EntryReading } from './verify-entry.ts'
+import { createEntryReader, type Case, type EntryReader, type EntryReading } from './verify-entry.ts'
 
 /** What is wrong, and where: a line counted from 1, and the entry on it where it says which one it is. */
 export interface Problem {
@@ -23,9 +23,6 @@ export interface Runs {
   readonly roots: Uint8Array
 }
 
-/** How often each of these stands in a piece matters less than how few of them there are: they are sent once. */
-export type Case = Omit<Asked, 'grant' | 'task' | 'expiresAtMs'>
-
 /** What a piece of a file came to: little enough to be handed over by a worker, and all that its neighbours need. */
 export interface PieceReport {
   readonly lines: number
@@ -35,7 +32,7 @@ export interface PieceReport {
     readonly line: Int32Array
     readonly index: Float64Array
     readonly timeMs: Float64Array
-    /** A place in `cases`, or below zero the complement of one in `events`. */
+    /** A place in `cases`, which are each sent once, or below zero the complement of one in `events`. */
     readonly said: Int32Array
     readonly grant: readonly string[]
     readonly task: readonly string[]
@@ -64,8 +61,15 @@ const proofLine = /^\{"(?:policy_set|gap|checkpoint)":/
  * Checks the lines of a piece by themselves, and hashes them. It ends behind a line. `cuts` are sizes of trees whose roots
  * are wanted: no subtree reaches across one. Lines are counted from 1. The newlines in `bytes` are written over.
  */
-export function checkPiece(bytes: Buffer, form: FileForm, cuts: readonly number[]): PieceReport {
-  const reader = createEntryReader(bytes)
+export type CheckPiece = (bytes: Buffer, form: FileForm, cuts: readonly number[]) => PieceReport
+
+/** To be made once: what it has learned of the usual entry makes it fast. */
+export function createPieceCheck(): CheckPiece {
+  const reader = createEntryReader()
+  return (bytes, form, cuts) => checkPiece(reader, bytes, form, cuts)
+}
+
+function checkPiece(reader: EntryReader, bytes: Buffer, form: FileForm, cuts: readonly number[]): PieceReport {
   const utf8 = isUtf8(bytes)
   const problems: Problem[] = []
   let problemsMore = 0
@@ -101,11 +105,11 @@ export function checkPiece(bytes: Buffer, form: FileForm, cuts: readonly number[
       const body = readCsvLine(text)
       if (line === 1 && text === csvHeader) at = end + 1
       else if (body === undefined) refuse('is no entry as the log writes it to CSV')
-      else takeEntry(createEntryReader(body).read(0, body.length), leafHash(body))
+      else takeEntry(reader.read(body, 0, body.length), leafHash(body))
     } else if (bytes[at + 2] !== letterA && proofLine.test(bytes.toString('latin1', at, Math.min(end, at + 16)))) {
       proofLines.push({ line, text: bytes.toString('utf8', at, end) })
     } else if (proofLines.length > 0) refuse('stands behind the proof, where no entry belongs')
-    else takeEntry(reader.read(at, end), hashLine(bytes, at, end))
+    else takeEntry(reader.read(bytes, at, end), hashLine(bytes, at, end))
     at = end + 1
   }
   return { lines: line, runs: runs.finish(), ...facts.finish(), proofLines, problems, problemsMore }
@@ -179,29 +183,25 @@ function createFacts() {
   const [grant, task]: [string[], string[]] = [[], []]
   const cases: Case[] = []
   const events: JsonObject[] = []
-  const placesOf = new Map<string, number[]>()
+  const places = new Map<Case, number>()
 
-  function placeOf({ type, workload, proofKid, tool, policySet, tokenKid }: Asked): number {
-    const places = placesOf.get(workload) ?? []
-    const known = places.find((place) => {
-      const one = cases[place]
-      return one?.type === type && one.proofKid === proofKid && one.tool === tool && one.policySet === policySet && one.tokenKid === tokenKid
-    })
+  function placeOf(one: Case): number {
+    const known = places.get(one)
     if (known !== undefined) return known
-    const place = cases.push({ type, workload, proofKid, tool, policySet, tokenKid }) - 1
-    placesOf.set(workload, [...places, place])
-    return place
+    places.set(one, cases.length)
+    return cases.push(one) - 1
   }
 
   return {
-    add(at: number, entry: { readonly index: number; readonly timeMs: number; readonly asked: Asked } | { readonly index: number; readonly timeMs: number; readonly event: JsonObject }): void {
+    add(at: number, entry: Exclude<EntryReading, { readonly problem: string }>): void {
+      const asked = 'asked' in entry ? entry.asked : undefined
       line.push(at)
       index.push(entry.index)
       timeMs.push(entry.timeMs)
-      said.push('asked' in entry ? placeOf(entry.asked) : ~(events.push(entry.event) - 1))
-      grant.push('asked' in entry ? entry.asked.grant : '')
-      task.push('asked' in entry ? entry.asked.task : '')
-      expiresAtMs.push('asked' in entry ? entry.asked.expiresAtMs : 0)
+      said.push('asked' in entry ? placeOf(entry.asked.by) : ~(events.push(entry.event) - 1))
+      grant.push(asked?.grant ?? '')
+      task.push(asked?.task ?? '')
+      expiresAtMs.push(asked?.expiresAtMs ?? 0)
     },
     finish() {
       return {

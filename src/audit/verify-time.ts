@@ -1,35 +1,37 @@
-/** Reads times as the log writes them, RFC 3339 in UTC with three decimals: milliseconds since the epoch, or `undefined`. */
-export type TimeReader = (text: string) => number | undefined
+/** Reads times as the log writes them, RFC 3339 in UTC with three decimals, at a place in bytes: milliseconds since the epoch, or `undefined`. */
+export type TimeReader = (bytes: Uint8Array, start: number) => number | undefined
+
+/** How many bytes such a time has. */
+export const timeBytes = 24
 
 /** A reader that remembers the last day: to read a whole date anew takes longer than to hash an entry. */
 export function createTimeReader(): TimeReader {
-  let day = ''
-  let dayMs = 0
+  const day = new Uint8Array(10)
+  let dayMs: number | undefined
 
-  return (text) => {
-    if (text.length !== 24 || text.charCodeAt(10) !== 0x54 || text.charCodeAt(23) !== 0x5a) return undefined
-    if (!text.startsWith(day) || day === '') {
-      const found = text.slice(0, 10)
-      const ms = Date.parse(`${found}T00:00:00.000Z`)
-      if (Number.isNaN(ms) || new Date(ms).toISOString().slice(0, 10) !== found) return undefined
-      day = found
+  return (bytes, start) => {
+    if (dayMs === undefined || !day.every((byte, i) => byte === bytes[start + i])) {
+      const found = Buffer.from(bytes.subarray(start, start + 10))
+      const ms = Date.parse(`${found.toString('latin1')}T00:00:00.000Z`)
+      if (Number.isNaN(ms) || new Date(ms).toISOString().slice(0, 10) !== found.toString('latin1')) return undefined
+      day.set(found)
       dayMs = ms
     }
-    if (text.charCodeAt(13) !== 0x3a || text.charCodeAt(16) !== 0x3a || text.charCodeAt(19) !== 0x2e) return undefined
-    const hours = readDigits(text, 11, 13)
-    const minutes = readDigits(text, 14, 16)
-    const seconds = readDigits(text, 17, 19)
-    const milliseconds = readDigits(text, 20, 23)
-    if (!(hours < 24 && minutes < 60 && seconds < 60 && milliseconds < 1000)) return undefined
+    const hours = readDigits(bytes, start + 10, 0x54, 2)
+    const minutes = readDigits(bytes, start + 13, 0x3a, 2)
+    const seconds = readDigits(bytes, start + 16, 0x3a, 2)
+    const milliseconds = readDigits(bytes, start + 19, 0x2e, 3)
+    if (!(hours < 24 && minutes < 60 && seconds < 60 && milliseconds < 1000) || bytes[start + 23] !== 0x5a) return undefined
     return dayMs + ((hours * 60 + minutes) * 60 + seconds) * 1000 + milliseconds
   }
 }
 
-/** NaN where they are not all digits. */
-function readDigits(text: string, start: number, end: number): number {
+/** The number behind a sign; NaN where there is another sign, or where not all of them are digits. */
+function readDigits(bytes: Uint8Array, start: number, sign: number, count: number): number {
+  if (bytes[start] !== sign) return NaN
   let value = 0
-  for (let at = start; at < end; at++) {
-    const digit = text.charCodeAt(at) - 0x30
+  for (let at = start + 1; at <= start + count; at++) {
+    const digit = (bytes[at] ?? 0) - 0x30
     if (digit < 0 || digit > 9) return NaN
     value = 10 * value + digit
   }

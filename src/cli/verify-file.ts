@@ -4,7 +4,7 @@ import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
 import type { NoteVerifier } from '../audit/note.ts'
 import { createFileCheck, type FileVerdict } from '../audit/verify.ts'
-import { checkPiece, type FileForm, type PieceReport } from '../audit/verify-piece.ts'
+import { createPieceCheck, type FileForm, type PieceReport } from '../audit/verify-piece.ts'
 import { parseProofLine } from '../audit/verify-proof-line.ts'
 import { CommandError, type Io } from './command.ts'
 import { createProgress } from './progress.ts'
@@ -93,7 +93,10 @@ interface Checks {
 
 /** One check for each core; for a small file the one of this thread, for a worker takes its time to start. */
 function startChecks(form: FileForm, cuts: readonly number[], count: number): Checks {
-  if (count < 2) return { atOnce: 1, run: async (bytes) => checkPiece(bytes, form, cuts), close: async () => undefined }
+  if (count < 2) {
+    const checkPiece = createPieceCheck()
+    return { atOnce: 1, run: async (bytes) => checkPiece(bytes, form, cuts), close: async () => undefined }
+  }
   const workers = Array.from({ length: count }, () => new Worker(new URL('./verify-worker.ts', import.meta.url)))
   const idle = [...workers]
   return {

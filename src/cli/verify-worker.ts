@@ -1,5 +1,5 @@
 import { parentPort } from 'node:worker_threads'
-import { checkPiece, type FileForm } from '../audit/verify-piece.ts'
+import { createPieceCheck, type FileForm } from '../audit/verify-piece.ts'
 
 /** A piece of a file, and how to look at it. */
 export interface PieceTask {
@@ -10,6 +10,8 @@ export interface PieceTask {
 
 const port = parentPort
 if (port === null) throw new Error('this runs in a worker')
+
+const checkPiece = createPieceCheck()
 
 port.on('message', ({ bytes, form, cuts }: PieceTask) => {
   port.postMessage(checkPiece(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), form, cuts))

@@ -3,12 +3,13 @@ import type { Broker } from '../broker/broker.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { newId } from '../kernel/ids.ts'
 import type { RateLimit } from '../kernel/rate-limit.ts'
-import { groupAddress, readAddress, type Arrival } from './address.ts'
+import { readAddress, type Arrival } from './address.ts'
 import { auditRoutes } from './audit.ts'
 import { discoveryRoutes } from './discovery.ts'
 import { exportRoutes } from './export.ts'
 import { enrolmentRoutes } from './enrolments.ts'
-import { admitOperator, recordAttempt, refuseForeignOrigin, refuseLimitedAddress } from './guards.ts'
+import { admitOperator, countsAgainst, createRefusalCount, recordAttempt, refuseForeignOrigin, refuseLimitedAddress } from './guards.ts'
+import { headersOfAll } from './headers.ts'
 import { healthRoutes } from './health.ts'
 import { logRoutes } from './log.ts'
 import { logAcceptRoutes } from './log-accept.ts'
@@ -71,15 +72,8 @@ interface Arrived {
 /** The HTTP application: `app.request()` in tests, `app.fetch` behind a server. */
 export function createApp({ broker, development, proxies, refusalLimit }: AppOptions) {
   const app = new Hono<{ Variables: RouteContext['var'] }>()
-  const secure = broker.issuer.startsWith('https:')
-  let proxyIsSilent = false
-
-  function countRefusal(address: string): void {
-    refusalLimit.spend(groupAddress(address))
-    if (proxyIsSilent || !proxies.includes(address)) return
-    proxyIsSilent = true
-    broker.log.warn('a refused request came from the address of the proxy itself: if the proxy does not send X-Forwarded-For, all callers share one limit')
-  }
+  const headers = Object.entries(headersOfAll(broker.issuer))
+  const countRefusal = createRefusalCount({ broker, proxies, refusalLimit })
 
   app.use(tellOfRequests(broker, development))
   app.use(async (c, next) => {
@@ -87,17 +81,12 @@ export function createApp({ broker, development, proxies, refusalLimit }: AppOpt
     c.set('broker', broker)
     c.set('requestId', requestId)
     c.header('stint-request-id', requestId)
-    c.header('x-content-type-options', 'nosniff')
-    // A route whose answer may be kept says so.
-    c.header('cache-control', 'no-store')
-    // Nothing here is a page, whatever a browser takes it for.
-    c.header('content-security-policy', "default-src 'none'; frame-ancestors 'none'")
-    if (secure) c.header('strict-transport-security', 'max-age=31536000')
+    for (const [name, value] of headers) c.header(name, value)
     // What the server hands over; nothing where a request comes by no server.
     const { incoming } = (c.env ?? {}) as Arrived
     refuseOddHead(incoming ?? headOf(c.req.url))
     c.set('address', readAddress(incoming, proxies))
-    if (development) refuseForeignOrigin(c, broker.issuer)
+    if (development) refuseForeignOrigin({ host: c.req.header('host'), origin: c.req.header('origin') }, broker.issuer)
     await next()
   })
 
@@ -110,7 +99,7 @@ export function createApp({ broker, development, proxies, refusalLimit }: AppOpt
         try {
           await admitOperator(route, access, c)
         } catch (error) {
-          if (c.get('operator') === undefined) refuseLimitedAddress(c, refusalLimit)
+          if (c.get('operator') === undefined) refuseLimitedAddress(broker, c.get('address'), refusalLimit)
           throw error
         }
         await next()
@@ -119,7 +108,7 @@ export function createApp({ broker, development, proxies, refusalLimit }: AppOpt
       // What is open to anyone and takes something is where something in it proves who sent it.
       app.on(route.method, route.path, async (c, next) => {
         c.set('wantsProof', true)
-        refuseLimitedAddress(c, refusalLimit)
+        refuseLimitedAddress(broker, c.get('address'), refusalLimit)
         await next()
       })
     }
@@ -145,19 +134,11 @@ export function createApp({ broker, development, proxies, refusalLimit }: AppOpt
     if (error.code === 'internal' || error.code === 'unavailable') {
       broker.log.error('a request failed', { request_id: requestId, method: c.req.method, ...describeAddress(c), error })
     }
-    if (isRefusal(c, error)) countRefusal(c.get('address'))
+    const proven = c.get('operator') !== undefined || c.get('workload') !== undefined
+    if (c.get('wantsProof') === true && !proven && countsAgainst(error)) countRefusal(c.get('address'))
     return c.req.path.startsWith('/oauth2/') ? answerOAuthError(c, error) : answerProblem(c, error, requestId)
   })
   return app
-}
-
-/**
- * Whether somebody failed who has proven nothing: with a wrong proof, or with a request that is wrong in itself and cost its
- * reading. What the broker itself is to blame for counts against nobody.
- */
-function isRefusal(c: RouteContext, { code }: BrokerError): boolean {
-  const proven = c.get('operator') !== undefined || c.get('workload') !== undefined
-  return c.get('wantsProof') === true && !proven && !['rate_limited', 'unavailable', 'internal'].includes(code)
 }
 
 async function handleAsOperator(route: Route, c: RouteContext): Promise<Response> {

@@ -19,13 +19,18 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
  * query, another content type, a parameter that is unknown, sent twice, empty, or not UTF-8.
  */
 export async function readForm<S extends z.ZodObject>(c: Context, schema: S, bytesMax?: number): Promise<z.output<S>> {
-  const names = Object.keys(schema.shape)
   if (c.req.url.includes('?')) throw refuse('Parameters belong in the body, not in the URL, where logs and proxies would keep them.')
   if (!isMediaType(c, 'application/x-www-form-urlencoded')) {
     throw refuse('Send the parameters as application/x-www-form-urlencoded.')
   }
+  return parseForm(await readBytes(c, bytesMax), schema)
+}
+
+/** The same of a form's bytes. */
+export function parseForm<S extends z.ZodObject>(bytes: Uint8Array, schema: S): z.output<S> {
+  const names = Object.keys(schema.shape)
   const form: Partial<Record<string, string>> = Object.create(null) as Partial<Record<string, string>>
-  const text = decode(await readBytes(c, bytesMax))
+  const text = decode(bytes)
   if (text === undefined) throw refuse('The body is not UTF-8.')
   for (const pair of text === '' ? [] : text.split('&')) {
     const [name, value] = decodePair(pair) ?? []
@@ -72,8 +77,13 @@ async function readBytes(c: Context, bytesMax = bodyBytesMax): Promise<Uint8Arra
     return await collect(c.req.raw.body, bytesMax)
   } catch (cause) {
     if (cause instanceof BrokerError) throw cause
-    throw new BrokerError({ code: 'invalid_input', publicMessage: 'The body did not arrive to its end.', cause })
+    throw cutOff(cause)
   }
+}
+
+/** The client went away, or its connection broke, before all of the body was there. */
+export function cutOff(cause?: unknown): BrokerError {
+  return new BrokerError({ code: 'invalid_input', publicMessage: 'The body did not arrive to its end.', ...(cause !== undefined && { cause }) })
 }
 
 /** Into one buffer that grows, for many small pieces would take up many times as much as what is in them. */

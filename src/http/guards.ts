@@ -1,5 +1,5 @@
 import { actAsOperator, authenticateOperator } from '../broker/authenticate.ts'
-import type { Caller } from '../broker/broker.ts'
+import type { Broker, Caller } from '../broker/broker.ts'
 import { recordRefusedChange } from '../broker/refused-change.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { Operator, Role } from '../identity/operator.ts'
@@ -54,10 +54,9 @@ export async function recordAttempt({ method, path }: Pick<Route, 'method' | 'pa
  * anything is verified: to let right proofs through would take the very work that is to be spared. An operator costs one
  * look-up to recognise, and is never kept waiting for what others at the address do: there it is asked of strangers alone.
  */
-export function refuseLimitedAddress(c: RouteContext, limit: RateLimit): void {
-  const retryAfterSeconds = limit.waitSeconds(groupAddress(c.get('address')))
+export function refuseLimitedAddress({ refusals, meter }: Pick<Broker, 'refusals' | 'meter'>, address: string, limit: RateLimit): void {
+  const retryAfterSeconds = limit.waitSeconds(groupAddress(address))
   if (retryAfterSeconds === undefined) return
-  const { refusals, meter } = c.get('broker')
   refusals.note('address', 'address_limited')
   meter.count('requests_limited', { scope: 'address' })
   const publicMessage = `This address has failed too often to prove who it is. Try again in ${retryAfterSeconds} s.`
@@ -80,15 +79,37 @@ export function operatorCaller(c: RouteContext, { id, session }: Operator = c.ge
  * In development Stint listens on loopback without TLS: a page in the developer's browser must not reach it by a name
  * that it made resolve to 127.0.0.1 (DNS rebinding), nor by a request from its own origin.
  */
-export function refuseForeignOrigin(c: RouteContext, issuer: string): void {
+export function refuseForeignOrigin({ host: asked = '', origin }: { readonly host?: string | undefined; readonly origin?: string | undefined }, issuer: string): void {
   const { host, protocol } = new URL(issuer)
   const port = host.includes(':') ? host.slice(host.lastIndexOf(':')) : ''
   const hosts = [host, `localhost${port}`, `127.0.0.1${port}`, `[::1]${port}`]
-  const origin = c.req.header('origin')
-  if (!hosts.includes(c.req.header('host') ?? '')) {
+  if (!hosts.includes(asked)) {
     throw new BrokerError({ code: 'invalid_input', publicMessage: `In development Stint answers only as ${issuer}: use that address.` })
   }
   if (origin !== undefined && !hosts.some((known) => origin === `${protocol}//${known}`)) {
     throw new BrokerError({ code: 'invalid_input', publicMessage: 'In development Stint answers no pages of other origins.' })
+  }
+}
+
+/**
+ * Whether an error counts against somebody who has proven nothing: a wrong proof does, and a request that is wrong in itself
+ * and cost its reading. What the broker itself is to blame for counts against nobody.
+ */
+export function countsAgainst({ code }: BrokerError): boolean {
+  return !['rate_limited', 'unavailable', 'internal'].includes(code)
+}
+
+/** Makes the function that counts a refusal for an address, and tells once where it may be the proxy's own. */
+export function createRefusalCount({ broker, proxies, refusalLimit }: {
+  readonly broker: Pick<Broker, 'log'>
+  readonly proxies: readonly string[]
+  readonly refusalLimit: RateLimit
+}): (address: string) => void {
+  let told = false
+  return (address) => {
+    refusalLimit.spend(groupAddress(address))
+    if (told || !proxies.includes(address)) return
+    told = true
+    broker.log.warn('a refused request came from the address of the proxy itself: if the proxy does not send X-Forwarded-For, all callers share one limit')
   }
 }

@@ -3,6 +3,7 @@ import { introspectToken } from '../broker/introspect.ts'
 import { issueToken } from '../broker/issue.ts'
 import { releaseToken, revokeToken } from '../broker/release.ts'
 import type { ClientCredentials } from '../broker/authenticate.ts'
+import type { Broker } from '../broker/broker.ts'
 import { parseStrictJson } from '../identity/strict-json.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { admitOperator, bearerOf, operatorCaller } from './guards.ts'
@@ -19,7 +20,7 @@ const clientParameters = {
 }
 
 // What is missing or wrong is answered by the handlers, which say what to do about it; the metadata are for the API document.
-const tokenForm = z.strictObject({
+export const tokenForm = z.strictObject({
   grant_type: z.string().optional().meta({ const: 'client_credentials' }),
   scope: z.string().optional().meta({ minLength: 1 }).describe('Actions, apart by spaces, as in tickets:read tickets:comment.'),
   authorization_details: z.string().optional().meta({ minLength: 1 }).describe('Instead of scope: JSON, [{"type":"stint","actions":[…],"target":…,"task":…,"ttl_seconds":…}] (RFC 9396).'),
@@ -99,40 +100,55 @@ export const oauthRoutes: readonly Route[] = [
   }),
 ]
 
-/** RFC 6749 §4.4 with RFC 7523 §2.2, 8707 and 9396. */
 async function answerToken(c: RouteContext, form: z.output<typeof tokenForm>): Promise<Response> {
+  const { headers, body } = await grantToken(c.get('broker'), form, clientOf(c), c.get('requestId'))
+  return c.json(body, 200, headers)
+}
+
+/** Who sends a form, as far as the request's head says it. */
+interface FormClient {
+  readonly authorization: string | undefined
+  onProven(workload: string): void
+}
+
+function clientOf(c: RouteContext): FormClient {
+  return { authorization: c.req.header('authorization'), onProven: (workload) => c.set('workload', workload) }
+}
+
+/** RFC 6749 §4.4 with RFC 7523 §2.2, 8707 and 9396: what is answered to a form of the token endpoint. */
+export async function grantToken(broker: Broker, form: z.output<typeof tokenForm>, client: FormClient, requestId: string) {
   if (form.grant_type === undefined) throw refuse('invalid_request', 'grant_type is missing: send grant_type=client_credentials.')
   if (form.grant_type !== 'client_credentials') throw refuse('unsupported_grant_type', 'Only grant_type=client_credentials is supported.')
-  const credentials = readClient(c, form)
   const { scope, resource } = form
   const details = form.authorization_details
   const token = await issueToken(
-    c.get('broker'),
-    credentials,
+    broker,
+    readClient(client, form),
     {
       ...(scope !== undefined && { scope }),
       ...(resource !== undefined && { resource }),
       // What is no strict JSON counts as `null`, so that it is refused, on record, like any other that has the wrong form.
       ...(details !== undefined && { authorizationDetails: parseStrictJson(new TextEncoder().encode(details)) ?? null }),
     },
-    c.get('requestId'),
+    requestId,
   )
-  c.header('stint-audit-index', String(token.auditIndex))
-  // RFC 6749 §5.1 asks for it beside `no-store`.
-  c.header('pragma', 'no-cache')
-  return c.json({
-    access_token: token.accessToken,
-    token_type: 'Bearer',
-    expires_in: token.expiresInSeconds,
-    scope: token.scope,
-    authorization_details: token.authorizationDetails,
-  })
+  return {
+    // RFC 6749 §5.1 asks for `no-cache` beside `no-store`.
+    headers: { 'stint-audit-index': String(token.auditIndex), pragma: 'no-cache' },
+    body: {
+      access_token: token.accessToken,
+      token_type: 'Bearer',
+      expires_in: token.expiresInSeconds,
+      scope: token.scope,
+      authorization_details: token.authorizationDetails,
+    },
+  }
 }
 
 /** RFC 7662. */
 async function answerIntrospection(c: RouteContext, form: z.output<typeof heldForm>): Promise<Response> {
   const token = readToken(form)
-  const claims = await introspectToken(c.get('broker'), readClient(c, form), token, c.get('requestId'))
+  const claims = await introspectToken(c.get('broker'), readClient(clientOf(c), form), token, c.get('requestId'))
   if (claims === undefined) return c.json({ active: false })
   return c.json({
     active: true,
@@ -159,14 +175,14 @@ async function answerRevocation(c: RouteContext, form: z.output<typeof heldForm>
     await admitOperator({ method: 'POST', path: '/oauth2/revoke' }, ['admin'], c)
     await revokeToken(c.get('broker'), operatorCaller(c), token)
   } else {
-    await releaseToken(c.get('broker'), readClient(c, form), token, c.get('requestId'))
+    await releaseToken(c.get('broker'), readClient(clientOf(c), form), token, c.get('requestId'))
   }
   return c.body(null, 200)
 }
 
 /** The one client authentication that a request may carry (RFC 6749 §2.3: never more than one). */
-function readClient(c: RouteContext, form: Partial<Record<keyof typeof clientParameters, string | undefined>>): ClientCredentials {
-  if (c.req.header('authorization') !== undefined) {
+function readClient({ authorization, onProven }: FormClient, form: Partial<Record<keyof typeof clientParameters, string | undefined>>): ClientCredentials {
+  if (authorization !== undefined) {
     if (form.client_assertion !== undefined) {
       throw refuse('invalid_request', 'The request authenticates twice: send a client assertion and no Authorization header.')
     }
@@ -177,7 +193,7 @@ function readClient(c: RouteContext, form: Partial<Record<keyof typeof clientPar
     throw refuse('invalid_request', `client_assertion_type must be ${assertionType}.`)
   }
   if (assertion === undefined && type !== undefined) throw refuse('invalid_request', 'client_assertion is missing.')
-  return { assertion, ...(clientId !== undefined && { clientId }), onProven: (workload) => c.set('workload', workload) }
+  return { assertion, ...(clientId !== undefined && { clientId }), onProven }
 }
 
 function readToken(form: z.output<typeof heldForm>): string {

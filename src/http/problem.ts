@@ -101,7 +101,13 @@ export const oauthErrorAnswer = z
 /** RFC 6749 §5.2: `{error, error_description}`. Codes that OAuth does not have become its nearest own. */
 export function answerOAuthError(c: Context, error: BrokerError): Response {
   setErrorHeaders(c, error)
-  return c.json({ error: oauthCode(error.code), error_description: toDescription(error.publicMessage) }, statuses[error.code])
+  const { status, body } = describeOAuthError(error)
+  return c.json(body, status)
+}
+
+/** The same error by itself. */
+export function describeOAuthError({ code, publicMessage }: BrokerError): { status: ContentfulStatusCode; body: z.output<typeof oauthErrorAnswer> } {
+  return { status: statuses[code], body: { error: oauthCode(code), error_description: toDescription(publicMessage) } }
 }
 
 /** RFC 9457 problem details; `type` is stable, `detail` is for people. */
@@ -127,14 +133,19 @@ export function describeProblem(error: BrokerError, requestId: string): { status
 }
 
 function setErrorHeaders(c: Context, error: BrokerError): void {
-  const authorization = c.req.header('authorization')
+  for (const [name, value] of Object.entries(errorHeaders(error, c.req.header('authorization')))) c.header(name, value)
+}
+
+/** What an error's answer says in its headers. `authorization` is the header of the request. */
+export function errorHeaders(error: BrokerError, authorization: string | undefined): Record<string, string> {
   // RFC 6749 §5.2: a client that tried the Authorization header is answered in the scheme that it tried.
   const scheme = error.code === 'invalid_client' && /^basic\b/i.test(authorization ?? '') ? 'Basic' : 'Bearer'
-  if (error.code === 'unauthenticated' || (error.code === 'invalid_client' && authorization !== undefined)) {
-    c.header('www-authenticate', `${scheme} realm="stint"`)
-  }
+  const challenged = error.code === 'unauthenticated' || (error.code === 'invalid_client' && authorization !== undefined)
   const { retryAfterSeconds = error.code === 'unavailable' ? unavailableSeconds : undefined } = error
-  if (retryAfterSeconds !== undefined) c.header('retry-after', String(retryAfterSeconds))
+  return {
+    ...(challenged && { 'www-authenticate': `${scheme} realm="stint"` }),
+    ...(retryAfterSeconds !== undefined && { 'retry-after': String(retryAfterSeconds) }),
+  }
 }
 
 function problemType(code: ErrorCode): string {

@@ -12,7 +12,9 @@ const quietRoutes = ['/healthz', '/readyz', '/metrics']
  * Never a header, a query or a body, and of the path only its pattern: names are in the log, but so may be what somebody
  * sent in a wrong place.
  */
-export function tellOfRequests({ log, meter, tracer }: Pick<Broker, 'log' | 'meter' | 'tracer'>, development: boolean): MiddlewareHandler<Env> {
+export function tellOfRequests(broker: Pick<Broker, 'log' | 'meter' | 'tracer'>, development: boolean): MiddlewareHandler<Env> {
+  const { tracer } = broker
+  const tell = createTeller(broker, development)
   return async (c, next) => {
     const beganMs = performance.now()
     if (tracer === undefined) await next()
@@ -28,21 +30,42 @@ export function tellOfRequests({ log, meter, tracer }: Pick<Broker, 'log' | 'met
         if (status >= 500) span.fail(String(status))
       })
     }
-    const ms = performance.now() - beganMs
     const { route, label, status, caller } = describeRequest(c)
-    meter.observe('http_request_seconds', ms / 1000, { ...label, status: String(status) })
-    const level = development || quietRoutes.includes(route ?? '') ? 'debug' : 'info'
-    log[level]('request', {
-      request_id: c.get('requestId'),
-      method: nameMethod(c.req.method),
-      ...describeAddress(c),
+    tell({
+      beganMs,
+      label,
+      quiet: quietRoutes.includes(route ?? ''),
       status,
-      ...(c.error instanceof BrokerError && { code: c.error.code }),
-      duration_ms: Math.round(ms * 100) / 100,
-      caller,
-      address: c.get('address'),
-      audit_index: readAuditIndex(c),
+      line: {
+        request_id: c.get('requestId'),
+        method: nameMethod(c.req.method),
+        ...describeAddress(c),
+        status,
+        ...(c.error instanceof BrokerError && { code: c.error.code }),
+      },
+      rest: { caller, address: c.get('address'), audit_index: readAuditIndex(c) },
     })
+  }
+}
+
+/** What is told of one request, once it is answered. */
+export interface Answered {
+  /** By `performance.now()`. */
+  readonly beganMs: number
+  readonly label: { readonly method: string; readonly route: string }
+  readonly quiet: boolean
+  readonly status: number
+  /** What stands before the duration, and what behind it. */
+  readonly line: Readonly<Record<string, unknown>>
+  readonly rest: Readonly<Record<string, unknown>>
+}
+
+/** Makes the function that writes the line and takes the measurement. */
+export function createTeller({ log, meter }: Pick<Broker, 'log' | 'meter'>, development: boolean): (answered: Answered) => void {
+  return ({ beganMs, label, quiet, status, line, rest }) => {
+    const ms = performance.now() - beganMs
+    meter.observe('http_request_seconds', ms / 1000, { ...label, status: String(status) })
+    log[development || quiet ? 'debug' : 'info']('request', { ...line, duration_ms: Math.round(ms * 100) / 100, ...rest })
   }
 }
 

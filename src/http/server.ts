@@ -9,9 +9,12 @@ import { newId } from '../kernel/ids.ts'
 import { groupAddress, normaliseAddress, unknownAddress } from './address.ts'
 import { headBytesMax, headersMax } from './limits.ts'
 import { describeProblem } from './problem.ts'
+import type { Door } from './token-door.ts'
 
 export interface HttpServerOptions {
   readonly fetch: Parameters<typeof getRequestListener>[0]
+  /** Asked first. */
+  readonly door?: Door
   readonly broker: Pick<Broker, 'clock' | 'random' | 'log'>
   /** PEM; plain HTTP without it. */
   readonly tls?: { readonly cert: string; readonly key: string }
@@ -96,7 +99,7 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
     if (draining) response.setHeader('connection', 'close')
     // How Node ends a connection behind an answer that says `close`: at once, whatever of the request is still to come.
     socket.destroySoon = () => endConnection(request)
-    void answer(request, response)
+    if (options.door?.(request, response) !== true) void answer(request, response)
   }
 
   const server = tls === undefined ? createServer(limits, take) : createTlsServer({ ...limits, ...tls, minVersion: 'TLSv1.2', handshakeTimeout: 10_000 }, take)

@@ -60,6 +60,7 @@ export function createSignatureThread(): Signatures {
     worker ??= start()
     handedOver.push(jobs)
     worker.ref()
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
     worker.postMessage(jobs.map(({ job }) => job))
   }
 

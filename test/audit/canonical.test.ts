@@ -1,8 +1,8 @@
 import { expect, test } from 'vitest'
-import { createMemberFinder } from '../../src/audit/canonical.ts'
+import { createMemberReader } from '../../src/audit/canonical.ts'
 import { canonicalJson, type JsonValue } from '../../src/audit/encode.ts'
 
-const { find, startOf, endOf } = createMemberFinder(['a', 'b.c', 'b', 'deep.er.still'])
+const { read: find, json, has, is, isAround, count, text: textOf } = createMemberReader(['a', 'b.c', 'b', 'deep.er.still', 'b.d'])
 
 function isCanonical(text: string): boolean {
   const bytes = Buffer.from(`x${text}\n`)
@@ -66,11 +66,21 @@ test('Members are found where they are, and nowhere else', () => {
   const text = '{"a":[{"a":1}],"b":{"a":2,"c":{"b":0},"d":"x"},"deep":{"er":[]},"z":{"a":3}}'
   const bytes = Buffer.from(text)
   expect(find(bytes, 0, bytes.length)).toBe(true)
-  const found = [0, 1, 2, 3].map((path) => (startOf(path) === -1 ? undefined : text.slice(startOf(path), endOf(path))))
-  expect(found).toEqual(['[{"a":1}]', '{"b":0}', '{"a":2,"c":{"b":0},"d":"x"}', undefined])
+  expect([0, 1, 2, 3].map(json)).toEqual(['[{"a":1}]', '{"b":0}', '{"a":2,"c":{"b":0},"d":"x"}', ''])
+  expect([0, 1, 2, 3].map(has)).toEqual([true, true, true, false])
+  expect([textOf(4), textOf(0), textOf(3)]).toEqual(['x', '', ''])
+  expect([is(1, Buffer.from('{"b":0}')), is(1, Buffer.from('{"b":1}')), is(1, Buffer.from('{"b":0')), is(3, Buffer.from(''))]).toEqual([true, false, false, false])
+  const around = (before: string, behind: string, trim = 0) => isAround(2, Buffer.from(before), 1, Buffer.from(behind), trim)
+  expect([around('{"a":2,"c":', ',"d":"x"}'), around('{"a":2,"c":', ',"d":"y"}'), around('{"a":2,"c":{', '},"d":"x"}', 1), around('{"a":2,"c"', ':,"d":"x"}')]).toEqual([true, false, true, false])
+  expect(isAround(3, Buffer.from(''), 1, Buffer.from(''))).toBe(false)
   const other = Buffer.from('{"z":1}')
   expect(find(other, 0, other.length)).toBe(true)
-  expect(startOf(0)).toBe(-1)
+  expect([has(0), json(0)]).toEqual([false, ''])
+  for (const [number, expected] of Object.entries({ 0: 0, 17: 17, '-1': -1, 1.5: -1, '"7"': -1, 123456789012345: 123456789012345 })) {
+    const counted = Buffer.from(`{"a":${number}}`)
+    expect([find(counted, 0, counted.length), count(0)]).toEqual([true, expected])
+  }
+  expect(count(3)).toBe(-1)
 })
 
 test('Every change of one byte of an entry leaves it canonical or is seen, as by parsing and encoding it again', () => {

@@ -6,7 +6,7 @@ import { makeEntry } from '../../src/audit/entry.ts'
 import type { AuditEvent } from '../../src/audit/event.ts'
 import { appendLeaf, appendSubtree, findSubtrees, rootOf, type Frontier } from '../../src/audit/merkle.ts'
 import { createFileCheck, type FileVerdict } from '../../src/audit/verify.ts'
-import { checkPiece } from '../../src/audit/verify-piece.ts'
+import { createPieceCheck } from '../../src/audit/verify-piece.ts'
 import { hashPolicyFiles } from '../../src/policy/policy-set.ts'
 import { testPolicies } from '../broker.ts'
 import { createLogKey, formatProof, generateLog } from './generated-log.ts'
@@ -26,6 +26,7 @@ interface Given {
 function verify(lines: readonly string[], { kept, note = noteOf(lines), piece = lines.length }: Given = {}): FileVerdict {
   const form = /^(?:index|\d+),/.test(lines[0] ?? '') ? 'csv' : 'jsonl'
   const check = createFileCheck({ form, verifier: key.verifier, note, kept, hashPolicySet: hashPolicyFiles })
+  const checkPiece = createPieceCheck()
   for (let at = 0; at < lines.length; at += Math.max(1, piece)) {
     check.add(checkPiece(Buffer.from(lines.slice(at, at + piece).map((line) => `${line}\n`).join('')), form, check.cuts))
   }

@@ -99,9 +99,9 @@ export function createBook({ counts = createCounts(), problems = [] }: Partial<P
   }
 }
 
-/** Notes what must not be; only the first ones, for the rest mostly follows from them. */
+/** Notes what must not be, without the length of what was answered; only the first ones, for the rest mostly follows from them. */
 export function report({ problems }: Pick<Book, 'problems'>, problem: string): void {
-  if (problems.length < problemsMax) problems.push(problem)
+  if (problems.length < problemsMax) problems.push(problem.slice(0, 400))
 }
 
 /** Whether the token must be active, must not, or either. */

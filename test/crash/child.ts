@@ -43,6 +43,8 @@ export function startChild(script: string, { args, cwd, env = {}, ipc = false }:
     cwd,
     env: { PATH: process.env['PATH'], ...env },
     stdio: ['ignore', 'pipe', 'pipe', ...(ipc ? (['ipc'] as const) : [])],
+    // Ctrl-C in a terminal reaches its whole group: how this one ends is for whoever started it to say.
+    detached: true,
   })
   const { pid, stdout, stderr } = child
   if (pid === undefined || stdout === null || stderr === null) throw new Error(`${script} could not be started`)

@@ -56,8 +56,6 @@ function isAlive(pid: number): boolean {
   }
 }
 
-// Ctrl-C in a terminal reaches the whole group; the parent decides when this ends.
-process.on('SIGINT', () => {})
 process.once('disconnect', () => {
   void server.stop().finally(() => process.exit(0))
 })

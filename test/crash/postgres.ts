@@ -15,7 +15,11 @@ export interface OwnPostgres extends Server {
 
 /** Starts PostgreSQL with its data in a folder, and makes the role that serves. Throws where there is none for this machine. */
 export async function startPostgres(folder: string): Promise<OwnPostgres> {
-  const child = fork(fileURLToPath(new URL('postgres-process.ts', import.meta.url)), [folder], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
+  const child = fork(fileURLToPath(new URL('postgres-process.ts', import.meta.url)), [folder], {
+    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    // Ctrl-C in a terminal reaches its whole group, and would stop the server under the broker.
+    detached: true,
+  })
   const exited = once(child, 'exit')
   const end = async (): Promise<void> => {
     if (child.connected) child.disconnect()

@@ -7,6 +7,8 @@ const newestTried = 16
 const olderTried = 8
 const unansweredTried = 8
 const tokensTried = 6
+/** No assertion is good for longer. */
+const lifetimeMsMax = 300_000
 
 /** Sends again what was accepted before: the newest ones, which a crash could lose, and older ones. Returns how many. */
 export async function replayAssertions({ client, book, random, nowMs }: Load): Promise<number> {
@@ -29,7 +31,9 @@ export async function replayAssertions({ client, book, random, nowMs }: Load): P
 export async function retryUnanswered({ client, book, nowMs }: Load, isTaken: (mark: string) => boolean): Promise<number> {
   const open = book.assertions.flatMap((assertion) => {
     const change = book.changes.get(assertion.mark ?? '')
-    const fits = assertion.spent === 'maybe' && assertion.path === '/oauth2/token' && assertion.expiresAtMs > nowMs() + 5_000
+    // Not what was made by a clock that was ahead since then, either: to the broker it is of the future.
+    const isGood = assertion.expiresAtMs > nowMs() + 5_000 && assertion.expiresAtMs < nowMs() + lifetimeMsMax
+    const fits = assertion.spent === 'maybe' && assertion.path === '/oauth2/token' && isGood
     return fits && change?.told === 'unanswered' && !isTaken(change.mark) ? [{ assertion, change }] : []
   })
   const tried = open.slice(-unansweredTried)

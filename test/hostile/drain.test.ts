@@ -93,6 +93,7 @@ trust_domain: stint.test
 listen: { port: ${port} }
 proxy: { addresses: [127.0.0.1] }
 database: { sqlite: { file: ${folder}/stint.db } }
+anchors: [{ file: ${folder}/checkpoints }]
 root_key: { from: "file:${folder}/root.key" }
 policies: { folder: ${folder}/policies }
 limits: { requests_per_second_per_workload: 1000000 }

@@ -20,7 +20,7 @@ export type ListenOptions = Partial<Pick<HttpServerOptions, 'fetch' | 'times' | 
 export async function listen(brokerOptions: BrokerOptions = {}, options: ListenOptions = {}): Promise<Listening> {
   const broker = await startBroker('sqlite', brokerOptions)
   const port = await findFreePort()
-  const server = createHttpServer({ fetch: broker.app.fetch, broker: broker.broker, connectionsPerAddressMax: 1_000, ...options, times: { drainMs: 100, ...options.times } })
+  const server = createHttpServer({ fetch: broker.app.fetch, door: broker.door, broker: broker.broker, connectionsPerAddressMax: 1_000, ...options, times: { drainMs: 100, ...options.times } })
   await server.listen('127.0.0.1', port)
   let draining: Promise<void> | undefined
   const drain = () => (draining ??= server.drain())
