@@ -3,9 +3,9 @@ import { routes } from '../../src/http/app.ts'
 import { askToken, isActive } from './oauth-requests.ts'
 import { assertionType, createAgent, getToken, issuer, startBroker, type TestBroker } from '../broker.ts'
 import { describeEngines } from '../harness.ts'
+import { pathOf } from './admin-requests.ts'
 
 const few = { limits: { refusalsPerMinutePerAddress: 5, requestsPerSecondPerWorkload: 1_000 } }
-const pathOf = (path: string): string => path.replaceAll(':kid', 'A'.repeat(43)).replaceAll(/:\w+/g, 'bot')
 
 /** Fails so often from that address. */
 async function fail(broker: TestBroker, from: string, times: number): Promise<void> {
@@ -24,7 +24,7 @@ describe('An address that fails too often to prove who it is', () => {
     await fail(broker, '192.0.2.1', 5)
     for (const { method, path, access, body } of routes) {
       const type = body?.type === 'form' ? 'application/x-www-form-urlencoded' : 'application/json'
-      const response = await broker.send(method, pathOf(path), { from: '192.0.2.1', headers: { 'content-type': type } })
+      const response = await broker.send(method, pathOf({ path }), { from: '192.0.2.1', headers: { 'content-type': type } })
       const open = access === 'anyone' && method === 'GET'
       expect([method, path, response.status === 429]).toEqual([method, path, !open])
       if (open) continue
