@@ -67,7 +67,7 @@ that can be used, which says nothing about its log.
     if (live && kept === undefined) throw usage('--live holds the log against a checkpoint that you kept: give --checkpoint KEPT')
 
     const sections: Section[] = []
-    if (path !== undefined) sections.push(await verifyPath(path, { verifier, kept: live ? undefined : kept }, io))
+    if (path !== undefined) sections.push(await verifyPath(path, { verifier, kept, live }, io))
     // Each brings along what the others do without.
     if (path !== undefined && decisions) sections.push(await (await import('./verify-decisions.ts')).verifyDecisions(path, io))
     if (live && kept !== undefined) {
@@ -82,11 +82,12 @@ that can be used, which says nothing about its log.
 interface Held {
   readonly verifier: NoteVerifier
   readonly kept: string | undefined
+  readonly live: boolean
 }
 
-async function verifyPath(path: string, { verifier, kept }: Held, io: Io): Promise<Section> {
+async function verifyPath(path: string, { verifier, kept, live }: Held, io: Io): Promise<Section> {
   if (!/^\s*\{\s*"receipt"\s*:/.test(await readStart(path))) return describeFile(path, await verifyFile(path, { verifier, kept }, io))
-  if (kept !== undefined) throw usage('a receipt cannot be held against a checkpoint: leave --checkpoint out, or add --live')
+  if (kept !== undefined && !live) throw usage('a receipt cannot be held against a checkpoint: leave --checkpoint out, or add --live')
   const text = await readFile(path, 'utf8').catch((error: unknown) => refuseFile(path, error))
   return describeReceipt(path, verifyReceipt(parseJson(path, text), verifier))
 }

@@ -36,7 +36,7 @@ export function createSignatureThread(): Signatures {
   let closed = false
 
   function start(): Worker {
-    const made = new Worker(new URL('./signature-worker.ts', import.meta.url), { resourceLimits: { maxOldGenerationSizeMb: 64 } })
+    const made = new Worker(new URL('./signature-worker.ts', import.meta.url), { resourceLimits: { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 64 } })
     made.on('message', (results: readonly (boolean | Uint8Array)[]) => {
       handedOver.shift()?.forEach(({ resolve }, i) => resolve(results[i] ?? false))
       // Nobody waits for it any more: it alone must not keep the program running.

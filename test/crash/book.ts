@@ -54,6 +54,8 @@ export interface HeldToken {
   readonly index: number
   readonly issuedAtMs: number
   readonly expiresAtMs: number
+  /** Whether the clock was moved between the request and its answer. */
+  readonly disturbed: boolean
   /** Whether it was ended by a revocation that was answered (`yes`), or asked for (`maybe`). */
   ended: 'no' | 'maybe' | 'yes'
 }

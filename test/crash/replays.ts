@@ -44,7 +44,7 @@ export async function retryUnanswered({ client, book, nowMs }: Load, isTaken: (m
       assertion.spent = 'yes'
       const task = change.mark.slice('task '.length)
       const isDenied = assertion.form['authorization_details']?.includes('tickets:close') === true
-      takeToken(book, { change, assertion, answer, task }, isDenied ? 400 : 200)
+      takeToken(book, { change, assertion, answer, task, disturbed: false }, isDenied ? 400 : 200)
     }),
   )
   return tried.length

@@ -38,7 +38,7 @@ export interface CrashReport {
   clockMoves: number
   readonly counts: Counts
   readonly tried: Tried
-  /** From the start of a process to its first answer. */
+  /** From the start of a process to its first answer: the longest that it took, and the last one. */
   slowestStartMs: number
   lastStartMs: number
   seconds: number
@@ -117,7 +117,7 @@ async function runDatabase(run: Run, server: OwnPostgres | undefined): Promise<v
       result.rounds++
       onRound?.(result)
     } while (result.rounds < last && mayGoOn(run))
-    await endDatabase(run, life, serving)
+    if (result.problems.length === 0) await endDatabase(run, life, serving)
   } catch (error) {
     report(result, error instanceof Error ? error.message : String(error))
   } finally {
@@ -194,9 +194,10 @@ async function expectKilled(broker: Child, book: Lifetime['book']): Promise<void
 
 /** Kills migrations of a fresh database at whatever they are doing. */
 async function killMigrations({ random, killer, result }: Run, site: Site): Promise<void> {
+  let beginsAfterMs: number | undefined
   for (let i = 0; i < 4; i++) {
     const migration = site.migrate(`early-${i}`)
-    await untilBegun(migration, site)
+    beginsAfterMs = await untilBegun(migration, site, beginsAfterMs)
     killer.killAfter(migration.pid, random.between(0.5, 100))
     const ended = await migration.ended
     if (ended.signal === 'SIGKILL') result.kills.migrating++
@@ -204,10 +205,13 @@ async function killMigrations({ random, killer, result }: Run, site: Site): Prom
   }
 }
 
-/** So that it is the work that is cut short, and not what comes before. */
-async function untilBegun(migration: Child, { engine, database }: Site): Promise<void> {
+/** So that it is the work that is cut short, and not what comes before. Returns how long that took, for the next one: its files are there. */
+async function untilBegun(migration: Child, { engine, database }: Site, beginsAfterMs: number | undefined): Promise<number> {
+  const beganMs = performance.now()
+  const elapsedMs = (): number => performance.now() - beganMs
   const hasBegun = engine === 'sqlite' ? async () => existsSync(`${database}-wal`) : () => hasSession(database)
-  while (!migration.hasEnded() && !(await hasBegun())) await setTimeout(1)
+  while (!migration.hasEnded() && !(beginsAfterMs === undefined ? await hasBegun() : elapsedMs() > beginsAfterMs)) await setTimeout(1)
+  return beginsAfterMs ?? elapsedMs()
 }
 
 /** Stops the broker under load as one does in earnest, and looks at the log as a whole. */

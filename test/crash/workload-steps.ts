@@ -27,7 +27,7 @@ export async function askToken(loading: Loading, agent: Agent): Promise<void> {
   const change = book.ask(`task ${task}`)
   const { assertion, answer, disturbed } = await prove(loading, agent, '/oauth2/token', parameters, change.mark)
   if (disturbed && answer?.status === 401) change.told = 'refused'
-  else takeToken(book, { change, assertion, answer, task }, denied ? 400 : 200)
+  else takeToken(book, { change, assertion, answer, task, disturbed }, denied ? 400 : 200)
 }
 
 interface AskedToken {
@@ -35,10 +35,11 @@ interface AskedToken {
   readonly assertion: SentAssertion
   readonly answer: Answer | undefined
   readonly task: string
+  readonly disturbed: boolean
 }
 
 /** Notes what came of a request for a token that is answered with this status where all is well. */
-export function takeToken(book: Book, { change, assertion, answer, task }: AskedToken, expected: 200 | 400): void {
+export function takeToken(book: Book, { change, assertion, answer, task, disturbed }: AskedToken, expected: 200 | 400): void {
   if (answer === undefined || cameToNothing(answer)) return settle(change, answer)
   if (answer.status !== expected || (expected === 400 && answer.body['error'] !== 'access_denied')) {
     change.told = 'refused'
@@ -52,7 +53,7 @@ export function takeToken(book: Book, { change, assertion, answer, task }: Asked
   change.index = index
   book.counts.tokens++
   const times = { issuedAtMs: iat * 1000, expiresAtMs: exp * 1000 }
-  book.tokens.push({ grant: jti, workload: assertion.workload, task, token, kid, index, ...times, ended: 'no' })
+  book.tokens.push({ grant: jti, workload: assertion.workload, task, token, kid, index, ...times, disturbed, ended: 'no' })
 }
 
 /** Asks about one of the agent's own tokens, whose state is known or not. */
