@@ -66,10 +66,22 @@ const paths = [
 // Each path is found by its place.
 const at = Object.fromEntries(paths.map((path, i) => [path, i])) as Record<(typeof paths)[number], number>
 const bytesOf = (text: string): Uint8Array => Buffer.from(text)
-const [one, allow, none, id, quote, secondsEnd] = ['1', '"allow"', '[]', '{"id":', '"', 's"'].map(bytesOf) as [Uint8Array, Uint8Array, Uint8Array, Uint8Array, Uint8Array, Uint8Array]
-const [ofActor, ofWorkload, ofTool, beforeAction, ofAction, empty] = [',"kind":"workload"}', ',"type":"Workload"}', ',"type":"Tool"}', '[{"id":', ',"type":"Action"}]', ''].map(
-  bytesOf,
-) as [Uint8Array, Uint8Array, Uint8Array, Uint8Array, Uint8Array, Uint8Array]
+// What must stand there to the letter.
+const parts = {
+  one: bytesOf('1'),
+  allow: bytesOf('"allow"'),
+  emptyList: bytesOf('[]'),
+  emptyText: bytesOf('""'),
+  nothing: bytesOf(''),
+  quote: bytesOf('"'),
+  beforeId: bytesOf('{"id":'),
+  behindActor: bytesOf(',"kind":"workload"}'),
+  behindWorkload: bytesOf(',"type":"Workload"}'),
+  behindTool: bytesOf(',"type":"Tool"}'),
+  beforeAction: bytesOf('[{"id":'),
+  behindAction: bytesOf(',"type":"Action"}]'),
+  behindSeconds: bytesOf('s"'),
+}
 
 /** Reads entries, one after another. */
 export interface EntryReader {
@@ -97,7 +109,7 @@ export function createEntryReader(): EntryReader {
       if (!members.read(bytes, start, end)) return { problem: 'is no entry: it is not one object of canonical JSON (RFC 8785)' }
       const index = members.count(at.index)
       if (index === -1) return { problem: 'is no entry: it has no index' }
-      if (!is(at.v, one)) return { index, problem: `is of the format v=${json(at.v)}, which this program does not know` }
+      if (!is(at.v, parts.one)) return { index, problem: `is of the format v=${json(at.v)}, which this program does not know` }
       const timeMs = timeAt(at.time)
       if (timeMs === undefined) return { index, problem: 'has no time as the log writes it' }
       if (!isSalt(bytes, members.startOf(at.salt))) return { index, problem: 'has no salt of 128 bits' }
@@ -138,13 +150,14 @@ export function createEntryReader(): EntryReader {
     }
     const jsonOf = (path: number) => Buffer.from(json(path))
     const found = { by, proofKid: jsonOf(at.proof_kid), tool: jsonOf(at.tool), policySet: jsonOf(at['decision.policy_set']), tokenKid: jsonOf(at.token_kid) }
-    cases.set(workload, [...own, found])
+    // The newest first: a workload goes on as it did. Of the oldest, one that comes again is only made anew.
+    cases.set(workload, [found, ...own.slice(0, casesMax - 1)])
     return by
   }
 
   function judgeAsked(type: AskedType, timeMs: number, expiresAtMs: number | undefined): string | undefined {
     if (!isText(at.workload) || !isText(at.proof_kid)) return 'does not say which workload asked by which key'
-    if (!isAround(at.actor, id, at.workload, ofActor)) return 'has another actor than its workload'
+    if (!isAround(at.actor, parts.beforeId, at.workload, parts.behindActor)) return 'has another actor than its workload'
     if (type === 'introspection.refused' || type === 'revocation.refused') return isText(at.grant) ? undefined : 'names no grant'
     if (type === 'grant.refused') return undefined
     return judgeDecision(type) ?? (type === 'grant.issued' ? judgeExpiry(timeMs, expiresAtMs) : undefined)
@@ -154,28 +167,30 @@ export function createEntryReader(): EntryReader {
   function judgeDecision(type: 'grant.issued' | 'grant.denied'): string | undefined {
     if (!isText(at['decision.verdict'])) return 'has no decision'
     if (!isText(at['decision.policy_set'])) return 'has a decision that names no policy set'
-    if (is(at['decision.verdict'], allow) !== (type === 'grant.issued')) return `has the verdict ${text(at['decision.verdict'])} in its decision`
+    if (is(at['decision.verdict'], parts.allow) !== (type === 'grant.issued')) return `has the verdict ${text(at['decision.verdict'])} in its decision`
     const foreign = findForeignInput()
     if (foreign !== undefined) return `has a decision about another ${foreign}`
     if (type === 'grant.denied') return undefined
-    if (!is(at['decision.errors'], none)) return 'was allowed in spite of errors in evaluation'
-    if (!has(at['decision.reasons']) || is(at['decision.reasons'], none)) return 'was allowed, and names no policy that permits it'
+    if (!is(at['decision.errors'], parts.emptyList)) return 'was allowed in spite of errors in evaluation'
+    if (!has(at['decision.reasons']) || is(at['decision.reasons'], parts.emptyList)) return 'was allowed, and names no policy that permits it'
     return isText(at.grant) && isText(at.token_kid) ? undefined : 'does not say which grant was issued, signed by which key'
   }
 
   /** What the policy saw must be what was asked. */
   function findForeignInput(): string | undefined {
-    if (!isAround(at['decision.input.principal'], id, at.workload, ofWorkload)) return 'workload'
-    if (has(at.target) ? json(at['decision.input.resource']) !== describeTarget(text(at.tool), text(at.target)) : !isAround(at['decision.input.resource'], id, at.tool, ofTool)) {
-      return 'tool or target'
-    }
+    if (!isAround(at['decision.input.principal'], parts.beforeId, at.workload, parts.behindWorkload)) return 'workload'
+    const resource = at['decision.input.resource']
+    const isResource = has(at.target)
+      ? json(resource) === describeTarget(text(at.tool), text(at.target))
+      : isAround(resource, parts.beforeId, at.tool, parts.behindTool)
+    if (!isResource) return 'tool or target'
+    const actions = at['decision.input.actions']
     // Of one action, as usual, or of several.
-    if (!isAround(at['decision.input.actions'], beforeAction, at.actions, ofAction, 1) && json(at['decision.input.actions']) !== describeActions(json(at.actions))) {
-      return 'set of actions'
-    }
-    if (!isAround(at['decision.input.context.ttl.__extn.arg'], quote, at.ttl_seconds, secondsEnd)) return 'time to live'
+    const isSet = isAround(actions, parts.beforeAction, at.actions, parts.behindAction, 1) || json(actions) === describeActions(json(at.actions))
+    if (!isSet) return 'set of actions'
+    if (!isAround(at['decision.input.context.ttl.__extn.arg'], parts.quote, at.ttl_seconds, parts.behindSeconds)) return 'time to live'
     const task = at['decision.input.context.task']
-    return (has(at.task) || has(task)) && !isAround(task, empty, at.task, empty) ? 'task' : undefined
+    return (has(at.task) || has(task)) && !isAround(task, parts.nothing, at.task, parts.nothing) ? 'task' : undefined
   }
 
   /** Counted from when it was decided or recorded, whichever is later: a clock may have been set in between. */
@@ -186,11 +201,12 @@ export function createEntryReader(): EntryReader {
   }
 
   function isText(path: number): boolean {
-    return source[members.startOf(path)] === 0x22 && !is(path, emptyText)
+    return source[members.startOf(path)] === 0x22 && !is(path, parts.emptyText)
   }
 }
 
-const emptyText = bytesOf('""')
+/** How many cases are found again for one workload. */
+const casesMax = 16
 
 /** 22 characters of base64url, which no JSON escapes. */
 function isSalt(bytes: Uint8Array, start: number): boolean {

@@ -92,7 +92,7 @@ export function createLife(origin: string, refuse: (problem: Problem) => void): 
     const byWhom = operators.judgeActor(told)
     const unknown = isWorkload && !workloads.has(textOf(actor, 'id')) ? `is by the workload ${textOf(actor, 'id')}, which was not registered before` : undefined
     // Whoever caused it, it is part of what comes after.
-    const problem = rules[type]?.(told)
+    const problem = Object.hasOwn(rules, type) ? rules[type]?.(told) : undefined
     version++
     return byWhom ?? unknown ?? problem
   }

@@ -21,6 +21,8 @@ export interface Runs {
   readonly line: Int32Array
   /** For each the roots of `findSubtrees(start, end)`, one run's behind the other's, 32 bytes each. */
   readonly roots: Uint8Array
+  /** The leaf hash of each entry of each run, 32 bytes each. */
+  readonly leaves: Uint8Array
 }
 
 /** What a piece of a file came to: little enough to be handed over by a worker, and all that its neighbours need. */
@@ -55,7 +57,7 @@ export const problemsMax = 100
 const newline = 0x0a
 // An entry has an actor, so that its first member in canonical order begins with an a.
 const letterA = 0x61
-const proofLine = /^\{"(?:policy_set|gap|checkpoint)":/
+const proofLine = /^\{"(?:policy_set|leaves|gap|checkpoint)":/
 
 /**
  * Checks the lines of a piece by themselves, and hashes them. It ends behind a line. `cuts` are sizes of trees whose roots
@@ -100,6 +102,7 @@ function checkPiece(reader: EntryReader, bytes: Buffer, form: FileForm, cuts: re
     const end = found === -1 ? bytes.length : found
     line++
     if (!utf8 && !isUtf8(bytes.subarray(at, end))) refuse('is not UTF-8 text')
+    else if (form === 'csv' && end - at > csvLineBytesMax) refuse('is longer than any entry as CSV')
     else if (form === 'csv') {
       const text = bytes.toString('utf8', at, end + 1)
       const body = readCsvLine(text)
@@ -122,12 +125,17 @@ function hashLine(bytes: Buffer, start: number, end: number): Buffer {
   return hash('sha256', bytes.subarray(start - 1, end), 'buffer')
 }
 
+/** Far more than an entry of the largest size takes. */
+const csvLineBytesMax = 1024 * 1024
+
 /** The body of the entry that this line stands for; `undefined` unless it is exactly what the log writes for that. */
 function readCsvLine(line: string): Buffer | undefined {
-  const match = /,"((?:[^"]|"")*)"\r\n$/.exec(line)
+  // Within a cell each quote is doubled: there this cannot stand, and the event is in the last one.
+  const start = line.lastIndexOf(',"{""') + 2
+  if (start === 1 || !line.endsWith('"\r\n')) return undefined
   try {
     // Canonical again: what a spreadsheet could take for a formula is escaped otherwise in the file.
-    const body = canonicalJson(JSON.parse((match?.[1] ?? '').replaceAll('""', '"')) as JsonValue)
+    const body = canonicalJson(JSON.parse(line.slice(start, -3).replaceAll('""', '"')) as JsonValue)
     return formatCsvLine(body) === line ? Buffer.from(body) : undefined
   } catch {
     return undefined
@@ -138,8 +146,9 @@ function readCsvLine(line: string): Buffer | undefined {
 function createRuns(cuts: readonly number[]) {
   const [starts, ends, lines]: [number[], number[], number[]] = [[], [], []]
   const roots: Uint8Array[] = []
+  const all: Uint8Array[] = []
   let leaves: Uint8Array[] = []
-  let [start, startLine, lastLine, reached] = [0, 0, 0, 0]
+  let [start, startLine, lastLine, reached] = [-1, 0, 0, 0]
 
   function close(): void {
     if (leaves.length === 0) return
@@ -165,16 +174,21 @@ function createRuns(cuts: readonly number[]) {
         ;[start, startLine] = [index, line]
       }
       leaves.push(leaf)
+      all.push(leaf)
       lastLine = line
     },
     finish(): Runs {
       close()
-      // Of a buffer of its own: what is handed over takes the whole buffer along that it is a part of.
-      const packed = new Uint8Array(32 * roots.length)
-      roots.forEach((root, i) => packed.set(root, 32 * i))
-      return { start: Float64Array.from(starts), end: Float64Array.from(ends), line: Int32Array.from(lines), roots: packed }
+      return { start: Float64Array.from(starts), end: Float64Array.from(ends), line: Int32Array.from(lines), roots: pack(roots), leaves: pack(all) }
     },
   }
+}
+
+/** In a buffer of its own: what is handed over takes the whole buffer along that it is a part of. */
+function pack(hashes: readonly Uint8Array[]): Uint8Array {
+  const packed = new Uint8Array(32 * hashes.length)
+  hashes.forEach((hash, i) => packed.set(hash, 32 * i))
+  return packed
 }
 
 /** Gathers what entries say, each case once. */

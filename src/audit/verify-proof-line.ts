@@ -3,6 +3,7 @@ import { z } from 'zod'
 /** A line of an export that proves its entries. */
 export type ProofLine =
   | { readonly policySet: string; readonly files: ReadonlyMap<string, string> }
+  | { readonly leaves: Uint8Array }
   | { readonly gap: { readonly start: number; readonly end: number; readonly hashes: readonly Uint8Array[] } }
   | { readonly note: string }
 
@@ -11,6 +12,7 @@ const checkpoint = z.strictObject({ checkpoint: z.string() })
 
 /** Reads such a line, or says what is wrong with it. */
 export function parseProofLine(text: string): ProofLine | string {
+  if (text.startsWith(leavesBegin)) return parseLeaves(text) ?? `is no list of hashes: it has leaves, 1 to ${leavesMax} hashes of 32 bytes as base64, and nothing else`
   let value: unknown
   try {
     value = JSON.parse(text)
@@ -22,6 +24,19 @@ export function parseProofLine(text: string): ProofLine | string {
   if (set.success) return { policySet: set.data.policy_set, files: new Map(Object.entries(set.data.files)) }
   const note = checkpoint.safeParse(value)
   return note.success ? { note: note.data.checkpoint } : 'is no policy set and no checkpoint: it lacks a member, or has one too many'
+}
+
+const leavesBegin = '{"leaves":"'
+const leavesEnd = '"}'
+const leavesMax = 256
+
+/** By hand and to the letter, for a file has 43 bytes of them for each entry. */
+function parseLeaves(text: string): ProofLine | undefined {
+  if (!text.endsWith(leavesEnd)) return undefined
+  const encoded = text.slice(leavesBegin.length, -leavesEnd.length)
+  const leaves = Buffer.from(encoded, 'base64')
+  const isList = leaves.length > 0 && leaves.length % 32 === 0 && leaves.length <= 32 * leavesMax
+  return isList && leaves.toString('base64') === encoded ? { leaves } : undefined
 }
 
 /** By hand, for a file may have millions of them. */

@@ -20,8 +20,8 @@ export interface FileTree {
 /** A tree that is told of runs and gaps in the order of the file, and remembers its root at the sizes of `watched`. */
 export function createFileTree(watched: readonly number[], refuse: (problem: Problem) => void): FileTree {
   let frontier: Frontier = []
-  let [size, whole, reached] = [0, 0, 0]
-  let gaps = false
+  let [size, whole, reached, passed] = [0, 0, 0, 0]
+  let [gaps, lost] = [false, false]
   const roots = new Map<number, Uint8Array>()
   // Behind entries that are missing: until the gaps' hashes come, which stand at the end of the file.
   let waiting: Waiting[] = []
@@ -55,8 +55,13 @@ export function createFileTree(watched: readonly number[], refuse: (problem: Pro
       const [from, to] = [start[pack.next] ?? 0, end[pack.next] ?? 0]
       if (from > size) return false
       const before = pack.hashes
-      // What stands there out of order was refused, and is no part of the tree.
+      // What stands there out of order was refused, and is no part of the tree; nor is what a gap stands for already.
       if (from === size) append(from, to, (i) => hashes.subarray(32 * (before + i), 32 * (before + i + 1)))
+      else if (from >= passed) {
+        const line = pack.linesBefore + (pack.runs.line[pack.next] ?? 0)
+        refuse({ line, index: from, what: 'stands in the place of what a gap has the hashes of: nothing shows that it was signed' })
+      }
+      passed = Math.max(passed, to)
       if (!gaps) whole = size
       pack.hashes += findSubtrees(from, to).length
     }
@@ -77,7 +82,9 @@ export function createFileTree(watched: readonly number[], refuse: (problem: Pro
     addGap({ start, end, hashes }, line) {
       drain()
       if (start !== size) {
-        refuse({ line, what: `has hashes for the entries from ${start} on, where those from ${size} on are missing` })
+        // Nor does any that comes behind the first that does not fit.
+        if (!lost) refuse({ line, what: `has hashes for the entries from ${start} on, where those from ${size} on are missing` })
+        lost = true
         return
       }
       if (hashes.length !== findSubtrees(start, end).length) {

@@ -1,5 +1,6 @@
 import { openCheckpoint, type Checkpoint, type CheckpointProblem } from './checkpoint.ts'
 import type { NoteVerifier } from './note.ts'
+import { createLeafList } from './verify-leaves.ts'
 import { createLife } from './verify-life.ts'
 import { problemsMax, type FileForm, type PieceReport, type Problem } from './verify-piece.ts'
 import { parseProofLine } from './verify-proof-line.ts'
@@ -77,9 +78,10 @@ export function createFileCheck({ form, verifier, note, kept: keptNote, hashPoli
     else problemsMore++
   }
   const tree = createFileTree(cuts, refuse)
+  const list = checkpoint && createLeafList(checkpoint.size)
   const life = createLife(verifier.name, refuse)
   let [lines, entries, below, first, last, lastTimeMs, ended] = [0, 0, 0, Infinity, -1, -Infinity, false]
-  let proofBegun = false
+  let [proofBegun, gapsBegun] = [false, false]
   const policySets = new Set<string>()
   const setsNamed = new Map<string, number>()
 
@@ -87,9 +89,16 @@ export function createFileCheck({ form, verifier, note, kept: keptNote, hashPoli
     if (ended) refuse({ line, what: 'stands behind the checkpoint, which is the last line of an export' })
     const parsed = parseProofLine(text)
     if (typeof parsed === 'string') refuse({ line, what: parsed })
-    else if ('gap' in parsed) tree.addGap(parsed.gap, line)
-    else if ('note' in parsed) ended = true
-    else {
+    else if ('gap' in parsed) {
+      gapsBegun = true
+      tree.addGap(parsed.gap, line)
+      list?.addGap(parsed.gap)
+    } else if ('leaves' in parsed) {
+      if (gapsBegun) refuse({ line, what: 'stands behind a gap, where no hashes of entries belong' })
+      else list?.addLeaves(parsed.leaves)
+    } else if ('note' in parsed) ended = parsed.note === note
+    // Without a checkpoint nothing is known to be right, and the rest of the file not there.
+    else if (note !== undefined) {
       const hash = hashPolicySet(parsed.files)
       if (hash !== parsed.policySet) refuse({ line, what: `calls a policy set ${parsed.policySet} whose files are ${hash}` })
       policySets.add(hash)
@@ -129,6 +138,7 @@ export function createFileCheck({ form, verifier, note, kept: keptNote, hashPoli
       if (proofBegun && line !== undefined) refuse({ line: lines + line, what: 'stands behind the proof, where no entry belongs' })
       else {
         tree.addRuns(report.runs, lines)
+        list?.addRuns(report.runs, lines)
         life.addEntries(report, lines, tree.whole)
         judgeTime(report)
         count(report)
@@ -140,7 +150,15 @@ export function createFileCheck({ form, verifier, note, kept: keptNote, hashPoli
     finish() {
       if (typeof opened === 'string') refuse({ line: lines, what: `is a checkpoint that ${problemTexts[opened]}` })
       if (note !== undefined && !ended) refuse({ line: lines, what: 'is not the checkpoint that the file ended with when its check began' })
-      const proven = checkpoint !== undefined && holdsRoot(tree, checkpoint, { last, kept, refuse })
+      if (note === undefined && proofBegun) refuse({ what: 'The file does not end with a checkpoint: its end is missing, or something stands behind it.' })
+      const broken = checkpoint && findBreak(tree, checkpoint, { last, kept })
+      const proven = checkpoint !== undefined && broken === undefined
+      const listed = (checkpoint && list?.judge(checkpoint.root)) ?? { status: 'none' }
+      // Each entry that is wrong by its hash is told first: of much else it is the cause.
+      const [named, namedMore] = listed.status === 'signed' ? [listed.problems, listed.problemsMore] : [[], 0]
+      if (broken !== undefined && (listed.status !== 'signed' || problems.length + named.length === 0)) refuse(broken)
+      if (broken !== undefined && (listed.status === 'same' || listed.status === 'changed')) refuse({ what: notOfTheTree })
+      if (proven && listed.status === 'changed') refuse({ what: notOfTheEntries })
       const keptVerdict = keptOpened === undefined ? undefined : judgeKept(tree, keptOpened, refuse)
       if (note !== undefined) {
         for (const [hash, index] of setsNamed) if (!policySets.has(hash)) refuse({ index, what: `was decided by the policy set ${hash}, which is not in the file` })
@@ -159,8 +177,8 @@ export function createFileCheck({ form, verifier, note, kept: keptNote, hashPoli
         ...(keptVerdict && { kept: { ...keptVerdict, ...(abandoned && { abandonedBy: abandoned.index }) } }),
         life: { entries: life.looked, issued: life.issued, revoked: life.revoked },
         policySets: policySets.size,
-        problems: problems.toSorted((a, b) => (a.line ?? Infinity) - (b.line ?? Infinity)),
-        problemsMore,
+        problems: [...named, ...problems.toSorted((a, b) => (a.line ?? Infinity) - (b.line ?? Infinity))].slice(0, problemsMax),
+        problemsMore: problemsMore + namedMore + Math.max(0, named.length + problems.length - problemsMax),
       }
     },
   }
@@ -172,29 +190,29 @@ const problemTexts: Readonly<Record<CheckpointProblem, string>> = {
   'not signed by this key': 'is not signed by the key that you gave',
 }
 
+const notOfTheTree = 'Nor are the hashes that the file lists for its entries (leaves) those of the tree that was signed: they do not tell which entry is wrong.'
+const notOfTheEntries = 'The hashes that the file lists for its entries (leaves) are not theirs: the list was changed, and the entries are those that were signed.'
+
 interface Around {
   readonly last: number
   readonly kept: Checkpoint | undefined
-  refuse(problem: Problem): void
 }
 
-/** Whether the file has the tree of its checkpoint; what is in the way is refused. */
-function holdsRoot(tree: FileTree, { size, root }: Checkpoint, { last, kept, refuse }: Around): boolean {
+/** What is in the way of the file's having the tree of its checkpoint; `undefined` where it has. */
+function findBreak(tree: FileTree, { size, root }: Checkpoint, { last, kept }: Around): Problem | undefined {
   const { missing } = tree
   if (missing !== undefined && missing.start < size) {
-    refuse({ line: missing.line, index: missing.end, what: `stands where ${nameRange(missing.start, missing.end)} should: nothing stands for what is missing` })
-    return false
+    const what = `stands where ${nameRange(missing.start, missing.end)} should: nothing stands for what is missing`
+    return { line: missing.line, index: missing.end, what }
   }
   if (tree.size < size) {
-    refuse({ what: `The file ends with entry ${last}, and the checkpoint in it states ${size} entries: nothing stands for ${nameRange(tree.size, size)}.` })
-    return false
+    return { what: `The file ends with entry ${last}, and the checkpoint in it states ${size} entries: nothing stands for ${nameRange(tree.size, size)}.` }
   }
   const found = tree.rootAt(size)
-  if (found !== undefined && Buffer.compare(found, root) === 0) return true
+  if (found !== undefined && Buffer.compare(found, root) === 0) return undefined
   const keptRoot = kept === undefined || kept.size > size ? undefined : tree.rootAt(kept.size)
   const upTo = kept !== undefined && keptRoot !== undefined && Buffer.compare(keptRoot, kept.root) === 0 ? kept.size : 0
-  refuse({ what: `The entries are not those that were signed: one or more of ${nameRange(upTo, size)}, or the hashes of what was left out, were changed.` })
-  return false
+  return { what: `The entries are not those that were signed: one or more of ${nameRange(upTo, size)}, or the hashes of what was left out, were changed.` }
 }
 
 function judgeKept(tree: FileTree, kept: Checkpoint | CheckpointProblem, refuse: (problem: Problem) => void): KeptVerdict {

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { findSubtrees } from '../audit/merkle.ts'
 import type { NodeRange } from '../audit/proof.ts'
 import { BrokerError } from '../kernel/errors.ts'
-import { readIndexes, readWindow, type EntryFilter, type IndexRange } from '../storage/audit-windows.ts'
+import { readLeaves, readWindow, type EntryFilter, type IndexRange, type StoredLeaf } from '../storage/audit-windows.ts'
 import { listCheckpointsAfter, listCosignatures, type StoredCheckpoint } from '../storage/checkpoints.ts'
 import type { Database } from '../storage/engine.ts'
 import { readHead } from '../storage/head.ts'
@@ -44,8 +44,8 @@ export async function findProvingCheckpoint(broker: Broker, { first, last }: Exp
 }
 
 /**
- * Begins the proof of an export: the policy sets that were in force, the hashes of what the tree has and the file has not,
- * and the checkpoint. It shows no more than the export did, which was recorded, and is no event itself. Throws
+ * Begins the proof of an export: the policy sets that were in force, the hashes of its entries, by which one that is changed
+ * can be named, the hashes of what the tree has and the file has not, and the checkpoint. It shows no more than the export did, which was recorded, and is no event itself. Throws
  * `rate_limited` when too many exports are running, and as `findProvingCheckpoint` does.
  */
 export async function proveExport(broker: Broker, caller: Caller, selection: ProvenSelection): Promise<ExportProof> {
@@ -76,9 +76,11 @@ async function* readPages(
     const files = await readPolicyText(read, hash)
     if (files !== undefined) yield `{"policy_set":${JSON.stringify(hash)},"files":${files}}\n`
   }
+  const entries = { first, last: Math.min(last, size - 1) }
+  yield* formatLeaves(findLeaves(read, filter, entries, giveWay))
   const readRoot = createTileReader(read, size)
   let page = ''
-  for await (const gap of findGaps(findHeld(read, filter, { first, last }, giveWay), size)) {
+  for await (const gap of findGaps(findHeld(read, filter, entries, giveWay), size)) {
     try {
       page += formatGap(gap, await readRoots(gap, readRoot, giveWay))
     } catch (error) {
@@ -92,6 +94,27 @@ async function* readPages(
   }
   const cosignatures = await listCosignatures(read, size)
   yield `${page}${JSON.stringify({ checkpoint: note + cosignatures.join('') })}\n`
+}
+
+const leavesPerLine = 256
+
+/** Lines as long as they may be, and the same whenever they are asked for. */
+async function* formatLeaves(windows: AsyncIterable<readonly StoredLeaf[]>): AsyncGenerator<string, void> {
+  let held: Uint8Array[] = []
+  for await (const leaves of windows) {
+    for (const { leafHash } of leaves) {
+      // What somebody has made of it is no hash. That one is missing then says so.
+      if (leafHash.length === 32) held.push(leafHash)
+      if (held.length < leavesPerLine) continue
+      yield formatList(held)
+      held = []
+    }
+  }
+  if (held.length > 0) yield formatList(held)
+}
+
+function formatList(leaves: readonly Uint8Array[]): string {
+  return `${JSON.stringify({ leaves: Buffer.concat(leaves).toString('base64') })}\n`
 }
 
 function formatGap({ start, end }: NodeRange, roots: readonly Uint8Array[]): string {
@@ -123,17 +146,24 @@ function createGiveWay(signal: AbortSignal): GiveWay {
 
 const lookedMax = 512
 
-/** The runs of indexes that the file has, in order. An export without a filter leaves nothing out. */
-async function* findHeld(read: Read, filter: EntryFilter, { first, last }: ExportRange, giveWay: GiveWay): AsyncGenerator<NodeRange, void> {
-  if (Object.keys(filter).length === 0) {
-    if (first <= last) yield { start: first, end: last + 1 }
-    return
-  }
+/** The leaves of the entries that the file has, in order. */
+async function* findLeaves(read: Read, filter: EntryFilter, { first, last }: ExportRange, giveWay: GiveWay): AsyncGenerator<readonly StoredLeaf[], void> {
   for (let rest: IndexRange | undefined = { after: first - 1, before: last + 1 }; rest !== undefined; ) {
-    const window: Awaited<ReturnType<typeof readIndexes>> = await readIndexes(read, filter, rest, lookedMax)
-    for (const index of window.indexes) yield { start: index, end: index + 1 }
+    const window: Awaited<ReturnType<typeof readLeaves>> = await readLeaves(read, filter, rest, lookedMax)
+    yield window.leaves
     rest = window.rest
     await giveWay()
+  }
+}
+
+/** The runs of indexes that the file has, in order. An export without a filter leaves nothing out. */
+async function* findHeld(read: Read, filter: EntryFilter, range: ExportRange, giveWay: GiveWay): AsyncGenerator<NodeRange, void> {
+  if (Object.keys(filter).length === 0) {
+    if (range.first <= range.last) yield { start: range.first, end: range.last + 1 }
+    return
+  }
+  for await (const leaves of findLeaves(read, filter, range, giveWay)) {
+    for (const { index } of leaves) yield { start: index, end: index + 1 }
   }
 }
 

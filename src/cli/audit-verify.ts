@@ -63,7 +63,7 @@ that can be used, which says nothing about its log.
     if (save !== undefined && (!live || save === '')) throw usage('--save FILE is for --live')
     if (!live && (values.url !== undefined || values['allow-insecure'] !== undefined)) throw usage('only --live asks a broker')
     const verifier = await readKey(values.key)
-    const kept = values.checkpoint === undefined ? undefined : await readFile(values.checkpoint, 'utf8').catch((error: unknown) => refuseFile(values.checkpoint ?? '', error))
+    const kept = values.checkpoint === undefined ? undefined : await readText(values.checkpoint)
     if (live && kept === undefined) throw usage('--live holds the log against a checkpoint that you kept: give --checkpoint KEPT')
 
     const sections: Section[] = []
@@ -88,8 +88,11 @@ interface Held {
 async function verifyPath(path: string, { verifier, kept, live }: Held, io: Io): Promise<Section> {
   if (!/^\s*\{\s*"receipt"\s*:/.test(await readStart(path))) return describeFile(path, await verifyFile(path, { verifier, kept }, io))
   if (kept !== undefined && !live) throw usage('a receipt cannot be held against a checkpoint: leave --checkpoint out, or add --live')
-  const text = await readFile(path, 'utf8').catch((error: unknown) => refuseFile(path, error))
-  return describeReceipt(path, verifyReceipt(parseJson(path, text), verifier))
+  return describeReceipt(path, verifyReceipt(parseJson(path, await readText(path)), verifier))
+}
+
+function readText(path: string): Promise<string> {
+  return readFile(path, 'utf8').catch((error: unknown) => refuseFile(path, error))
 }
 
 function parseJson(path: string, text: string): unknown {
@@ -103,12 +106,11 @@ function parseJson(path: string, text: string): unknown {
 /** The log's public key from the option, or from the file that it names. */
 async function readKey(given: string | undefined): Promise<NoteVerifier> {
   if (given === undefined || given === '') {
-    throw usage(
-      '--key is needed, the public key of the log, from elsewhere than the file: stint audit key prints it, once; compare it with what an admin reads out on the machine of the broker',
-    )
+    const how = 'stint audit key prints it, once; compare it with what an admin reads out on the machine of the broker'
+    throw usage(`--key is needed, the public key of the log, from elsewhere than the file: ${how}`)
   }
   const isKey = /\+[0-9a-f]{8}\+/.test(given)
-  const text = isKey ? given : (await readFile(given, 'utf8').catch((error: unknown) => refuseFile(given, error))).trim()
+  const text = isKey ? given : (await readText(given)).trim()
   const verifier = parseVerifierKey(text)
   if (verifier?.kind === 'note') return verifier
   const what = isKey ? 'what --key gives' : `what ${given} holds`

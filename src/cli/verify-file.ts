@@ -22,7 +22,11 @@ export interface FileOptions extends PieceOptions {
 }
 
 /** Verifies an export, on all cores. Throws a `CommandError` for a file that cannot be read. */
-export async function verifyFile(path: string, { verifier, kept, workersMax = availableParallelism(), ...reading }: FileOptions, io: Pick<Io, 'err' | 'errColumns'>): Promise<FileVerdict> {
+export async function verifyFile(
+  path: string,
+  { verifier, kept, workersMax = availableParallelism(), pieceBytes = pieceBytesDefault, ...reading }: FileOptions,
+  io: Pick<Io, 'err' | 'errColumns'>,
+): Promise<FileVerdict> {
   const form = /^(?:index,|\d+,")/.test(await readStart(path)) ? 'csv' : 'jsonl'
   const note = form === 'csv' ? undefined : await readNote(path)
   // It has Cedar along, which takes its time to load: not where nothing asks for it.
@@ -32,9 +36,9 @@ export async function verifyFile(path: string, { verifier, kept, workersMax = av
   const progress = createProgress(io)
   const startedAt = performance.now()
   let looked = 0
-  const checks = startChecks(form, check.cuts, Math.min(workersMax, Math.ceil(size / (reading.pieceBytes ?? pieceBytesDefault))))
+  const checks = startChecks(form, check.cuts, Math.min(workersMax, Math.ceil(size / (4 * pieceBytes))))
   try {
-    for await (const report of checkAll(readPieces(path, reading), checks.run, checks.atOnce)) {
+    for await (const report of checkAll(readPieces(path, { pieceBytes, ...reading }), checks.run, checks.atOnce)) {
       check.add(report)
       looked += report.lines
       progress.show(() => `${looked} lines, ${Math.round(looked / ((performance.now() - startedAt) / 1000))}/s`)
@@ -46,7 +50,8 @@ export async function verifyFile(path: string, { verifier, kept, workersMax = av
   return check.finish()
 }
 
-const pieceBytesDefault = 4_194_304
+// Of a size that a core keeps near: what was read is hashed and walked over before it has gone from there.
+const pieceBytesDefault = 1_048_576
 
 /** The first bytes of a file, by which its kind is known. */
 export async function readStart(path: string): Promise<string> {

@@ -49,7 +49,7 @@ const nameLengthMax = 80
 const setsInMemoryMax = 4
 const newline = 0x0a
 // What proves the entries of an export stands behind them.
-const proofLine = /^\{"(?:policy_set|gap|checkpoint)":/
+const proofLine = /^\{"(?:policy_set|leaves|gap|checkpoint)":/
 const judged = /^decision\.(?:verdict|approvals_needed|reasons|reasons_more|errors)|^(?:type|audience)$/
 
 /** What replays the decisions of whole lines of a file: reads a policy set when a decision needs it, and remembers verdicts. */

@@ -70,8 +70,9 @@ function describeKept({ size = 0, status, abandonedBy }: KeptVerdict, known: num
     case 'not covered':
       return [
         size > known
-          ? `The checkpoint that you kept is not proven: it states ${size} entries, and the log had ${known} by this file. If the file is the newer of the two, the end of the log was cut off or an old backup was restored.`
+          ? `The checkpoint that you kept is not proven: it states ${size} entries, and the log had ${known} by this file.`
           : `The checkpoint that you kept is not proven: the file lacks some of its ${size} entries. Export without a filter, or use --live.`,
+        ...(size > known ? ['If the file is the newer of the two, the end of the log was cut off or an old backup was restored.'] : []),
         ...hint,
       ]
     default:

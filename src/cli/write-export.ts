@@ -84,12 +84,14 @@ async function writeProof(
   const { type, workload, tool, grant, task } = query
   await file?.beginProof()
   let size: number | undefined
+  let bytesWritten = 0
   try {
     progress.show(() => 'the proof')
     for await (const { bytes, checkpoint_size: of, reached } of client.proveExport({ type, workload, tool, grant, task, first, last }, { retriesMax })) {
       size = of
       await (file?.write(bytes) ?? io.write(bytes))
-      if (reached !== undefined) progress.show(() => `the proof, at ${reached} of ${of} entries`)
+      bytesWritten += bytes.length
+      progress.show(() => (reached === undefined ? `the proof, ${(bytesWritten / 1e6).toFixed(1)} MB` : `the proof, at ${reached} of ${of} entries`))
     }
   } catch (error) {
     if (!(error instanceof StintError) || error.code !== 'not_found' || size !== undefined) throw error

@@ -26,7 +26,7 @@ export const proofRoutes: readonly Route[] = [
     answers: {
       200: {
         description:
-          'Lines to go behind the entries of an export as JSON Lines with the same filters: the policy sets that were in force, the hashes of what the export leaves out of the tree, and the signed checkpoint. Complete if the last line is the checkpoint.',
+          'Lines to go behind the entries of an export as JSON Lines with the same filters: the policy sets that were in force, the hashes of its entries, the hashes of what the export leaves out of the tree, and the signed checkpoint. Complete if the last line is the checkpoint.',
         type: 'application/jsonl',
         schema: z.string(),
       },

@@ -13,6 +13,9 @@ export interface StoredEntry {
   readonly leafHash: Uint8Array
 }
 
+/** What the tree has of an entry. */
+export type StoredLeaf = Pick<StoredEntry, 'index' | 'leafHash'>
+
 /**
  * What entries are about: they fit every member given. Whoever asks for a workload, a task or a grant also gets the
  * revocations of many that may have ended what they ask about.
@@ -53,15 +56,15 @@ export async function readWindow(
   return lookAt(db, filter, range, direction, looked, 'body')
 }
 
-/** As `readWindow`, the oldest first, where nothing but the indexes of the entries is wanted: no body is read. */
-export async function readIndexes(
+/** As `readWindow`, the oldest first, where nothing but the leaves of the tree is wanted: no body is read. */
+export async function readLeaves(
   db: Kysely<Schema>,
   filter: EntryFilter,
   range: IndexRange,
   looked: number,
-): Promise<{ readonly indexes: readonly number[]; readonly rest: IndexRange | undefined }> {
+): Promise<{ readonly leaves: readonly StoredLeaf[]; readonly rest: IndexRange | undefined }> {
   const { entries, rest } = await lookAt(db, filter, range, 'asc', looked, 'type')
-  return { indexes: entries.map(({ index }) => index), rest }
+  return { leaves: entries, rest }
 }
 
 /** What is read of an entry that fits. */

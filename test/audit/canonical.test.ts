@@ -13,7 +13,7 @@ test('Canonical objects are known as such', () => {
   const values: JsonValue[] = [
     {},
     { a: 1, b: [] },
-    { a: -1, b: 1.5, c: 1e21, d: 1e-7, e: 0, f: true, g: false, h: null, i: 9007199254740993, j: 123456789012345680 },
+    { a: -1, b: 1.5, c: 1e21, d: 1e-7, e: 0, f: true, g: false, h: null, i: 9007199254740992, j: 2 ** 60 },
     { a: 'text', b: '"\\\b\f\n\r\t\u0000\u001f\u007f/', ü: 'ü', '\u20ac': '€', '😀': '😀', '\ufb33': 'ﬡ' },
     { '': '', '1': 1, '10': 10, '9': 9, A: 'A', a: 'a', 'a b': 0, aa: 0, 'a\nb': 0, 'a"': 1 },
     { list: [[], [1, [2, { x: [{}] }]], 'x'], z: { z: { z: {} } } },

@@ -60,7 +60,8 @@ export function* generateLog(entries: number): Generator<string, void> {
     if (typeof context !== 'object') throw new Error('a decision without its context')
     return { ...record, input: { ...record.input, context: { ...context, now: { __extn: { arg: formatTime(now), fn: 'datetime' } }, task } } }
   }
-  while (index < entries) {
+  for (;;) {
+    if (index >= entries) return
     nowMs += 7
     const { name, kid } = workloads[index % workloads.length] ?? { name: '', kid: '' }
     const actor = { kind: 'workload', id: name } as const
@@ -98,25 +99,30 @@ function describeRequest(name: string, actions: readonly string[]): AccessReques
 /** Writes such a log to a file as an export of all of it, with its proof; returns what signed it. */
 export function writeGeneratedLog(path: string, entries: number, key: LogKey = createLogKey()): LogKey {
   let frontier: Frontier = []
-  let [size, text] = [0, '']
+  let text = ''
+  const leaves: Uint8Array[] = []
   writeFileSync(path, '')
   const flush = (): void => {
     appendFileSync(path, text)
     text = ''
   }
   for (const body of generateLog(entries)) {
-    frontier = appendLeaf(frontier, size++, leafHash(Buffer.from(body)))
+    const leaf = leafHash(Buffer.from(body))
+    frontier = appendLeaf(frontier, leaves.length, leaf)
+    leaves.push(leaf)
     text += `${body}\n`
     if (text.length > 1_000_000) flush()
   }
-  text += formatProof(key.sign({ size, root: rootOf(frontier) }))
+  text += formatProof(key.sign({ size: leaves.length, root: rootOf(frontier) }), leaves)
   flush()
   return key
 }
 
-/** The lines behind the entries of a log that the test policies were in force for. */
-export function formatProof(note: string): string {
+/** The lines behind the entries of a log that the test policies were in force for: with the list of their hashes, if given. */
+export function formatProof(note: string, leaves: readonly Uint8Array[] = []): string {
   const loaded = loadPolicySet(testPolicies)
   if (!('set' in loaded)) throw new Error('the test policies do not load')
-  return `${JSON.stringify({ policy_set: loaded.set.hash, files: Object.fromEntries(testPolicies) })}\n${JSON.stringify({ checkpoint: note })}\n`
+  const lists = Array.from({ length: Math.ceil(leaves.length / 256) }, (_, i) => ({ leaves: Buffer.concat(leaves.slice(256 * i, 256 * (i + 1))).toString('base64') }))
+  const lines = [{ policy_set: loaded.set.hash, files: Object.fromEntries(testPolicies) }, ...lists, { checkpoint: note }]
+  return lines.map((line) => `${JSON.stringify(line)}\n`).join('')
 }

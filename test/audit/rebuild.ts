@@ -17,14 +17,15 @@ export interface Rebuilt {
 
 /**
  * Rebuilds the tree from the lines of an export and holds it against the checkpoint in them: each entry and each gap in its
- * place, every policy set under its hash, the kinds of lines in their order, the signature by this key.
+ * place, every policy set under its hash, the hash of every entry in the list, the kinds of lines in their order, the signature by this key. What is listed for the entries must be their hashes, unless
+ * the list is said to be another.
  */
-export function rebuild(text: string, verifierKey: string): Rebuilt {
+export function rebuild(text: string, verifierKey: string, listed: 'theirs' | 'another' = 'theirs'): Rebuilt {
   expect(text.endsWith('\n')).toBe(true)
   const lines = text.slice(0, -1).split('\n')
   const parsed = lines.map((line) => JSON.parse(line) as Record<string, unknown>)
   const kinds = parsed.map((line) => (typeof line['index'] === 'number' ? 'entry' : Object.keys(line).join()))
-  const order = ['entry', 'policy_set,files', 'gap,hashes', 'checkpoint']
+  const order = ['entry', 'policy_set,files', 'leaves', 'gap,hashes', 'checkpoint']
   expect(kinds).toEqual(kinds.toSorted((a, b) => order.indexOf(a) - order.indexOf(b)))
   expect(new Set(kinds).difference(new Set(order))).toEqual(new Set())
   expect(kinds.filter((kind) => kind === 'checkpoint')).toEqual(['checkpoint'])
@@ -34,6 +35,12 @@ export function rebuild(text: string, verifierKey: string): Rebuilt {
   if (checkpoint === undefined || typeof checkpoint === 'string') throw new Error(`the checkpoint: ${checkpoint}`)
   const entries = new Map(lines.flatMap((line, i) => (kinds[i] === 'entry' ? [[Number(parsed[i]?.['index']), line]] : [])))
   const gaps = new Map(parsed.flatMap((line, i) => (kinds[i] === 'gap,hashes' && Array.isArray(line['gap']) ? [[Number(line['gap'][0]), line]] : [])))
+  // As long as can be: a hash for each entry that the checkpoint has, in their order.
+  const lists = parsed.flatMap(({ leaves }, i) => (kinds[i] === 'leaves' ? [Buffer.from(String(leaves), 'base64')] : []))
+  for (const [i, list] of lists.entries()) expect([list.length % 32, list.length <= 8192, i === lists.length - 1 || list.length === 8192]).toEqual([0, true, true])
+  const signed = [...entries].filter(([index]) => index < checkpoint.size)
+  const theirs = Buffer.concat(signed.map(([, line]) => naiveLeaf(Buffer.from(line))))
+  expect(['the list of hashes', Buffer.concat(lists).equals(theirs)]).toEqual(['the list of hashes', listed === 'theirs'])
   let frontier: Frontier = []
   const found: [number, number][] = []
   for (let at = 0; at < checkpoint.size; ) {

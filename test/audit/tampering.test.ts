@@ -97,7 +97,7 @@ describeEngines('Whoever has the database, and leaves its checkpoints,', (engine
     [
       'edits an entry',
       (bodies) => bodies.flatMap((body, i) => (edit(body) === body ? [] : [`update audit_event set body = ${quote(edit(body))} where idx = ${i}`])),
-      { held: false, problem: 'The entries are not those that were signed' },
+      { held: false, problem: 'is not the entry that was signed: its hash is another' },
     ],
     [
       'edits an entry and its hash',

@@ -21,7 +21,10 @@ export interface Lifetime {
   readonly tried: Tried
   /** Waits until the broker answers, and follows its clock. */
   open(broker: Child, offMs?: number): Promise<void>
-  /** Compares all that is new, then tries replays: while the load rests, and a broker answers that was started at that time. */
+  /**
+   * Compares all that is new, then tries replays: while the load rests, and a broker answers that was started at that time;
+   * 0 for one that goes on.
+   */
   verify(startedAtMs: number): Promise<void>
   /** The same once more for the log as a whole, from its first entry. */
   verifyWhole(): Promise<void>
@@ -103,6 +106,9 @@ export async function beginLifetime(options: LifetimeOptions): Promise<Lifetime 
     async verify(startedAtMs) {
       await untilSettled(site, startedAtMs)
       await compare(log)
+      // A broker signs the tree before it answers anybody.
+      const { index } = book.tokens.at(-1) ?? { index: -1 }
+      if (startedAtMs > 0 && verified.storedNotes <= index) report(book, `the newest checkpoint is of ${verified.storedNotes} entries, and entry ${index} was answered before the start`)
       settleBook(load, log)
       forgetExpired(book.assertions, Math.min(load.nowMs(), Date.now()))
       await checkReadiness(load)

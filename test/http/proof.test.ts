@@ -57,7 +57,7 @@ describeEngines('The proof of an export', (engine) => {
     expect([one.indexes, one.gaps[0]?.[0]]).toEqual([[0], 1])
     // Without anything else: a log of one entry.
     const proof = await (await broker.sendAsAdmin('GET', '/v1/audit/proof?first=0&last=0')).text()
-    expect(proof.trim().split('\n')).toHaveLength(2)
+    expect(proof.trim().split('\n')).toHaveLength(3)
   })
 
   test('of a time has the rest of the tree as two gaps, also where one of them borders on a tile', async () => {
