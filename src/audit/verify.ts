@@ -97,7 +97,7 @@ export function createFileCheck({ form, verifier, note, kept: keptNote, hashPoli
       if (gapsBegun) refuse({ line, what: 'stands behind a gap, where no hashes of entries belong' })
       else list?.addLeaves(parsed.leaves)
     } else if ('note' in parsed) ended = parsed.note === note
-    // Without a checkpoint nothing is known to be right, and the rest of the file not there.
+    // Of a file without a checkpoint it is told that its end is missing.
     else if (note !== undefined) {
       const hash = hashPolicySet(parsed.files)
       if (hash !== parsed.policySet) refuse({ line, what: `calls a policy set ${parsed.policySet} whose files are ${hash}` })
@@ -190,7 +190,7 @@ const problemTexts: Readonly<Record<CheckpointProblem, string>> = {
   'not signed by this key': 'is not signed by the key that you gave',
 }
 
-const notOfTheTree = 'Nor are the hashes that the file lists for its entries (leaves) those of the tree that was signed: they do not tell which entry is wrong.'
+const notOfTheTree = 'The hashes that the file lists for its entries (leaves) are not those of the tree that was signed either: they do not tell which entry is wrong.'
 const notOfTheEntries = 'The hashes that the file lists for its entries (leaves) are not theirs: the list was changed, and the entries are those that were signed.'
 
 interface Around {

@@ -3,7 +3,7 @@ import { createSealer, unwrapSealingKey, wrapSealingKey, type Sealer } from '../
 import { formatTime } from '../kernel/clock.ts'
 import type { RandomBytes } from '../kernel/ids.ts'
 import { Secret } from '../kernel/secret.ts'
-import type { Signatures } from '../kernel/signature-thread.ts'
+import type { Signatures } from '../kernel/signatures.ts'
 import type { Database } from '../storage/engine.ts'
 import { insertSealingKey, insertSigningKey, listSealingKeys, listSigningKeys, type NewSigningKey, type SigningKeyRow } from '../storage/keys.ts'
 import type { Ledger } from '../storage/ledger.ts'

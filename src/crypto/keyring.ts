@@ -2,7 +2,7 @@ import { KeyObject } from 'node:crypto'
 import { calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK } from 'jose'
 import { BrokerError } from '../kernel/errors.ts'
 import { Secret } from '../kernel/secret.ts'
-import { inlineSignatures, type Signatures } from '../kernel/signature-thread.ts'
+import { inlineSignatures, type Signatures } from '../kernel/signatures.ts'
 import { compareNewest, hasEnded } from './key-life.ts'
 
 /** The public half of an ES256 key: `kty`, `crv`, `x` and `y`, no other members. */

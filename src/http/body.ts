@@ -23,6 +23,7 @@ export async function readForm<S extends z.ZodObject>(c: Context, schema: S, byt
   if (!isMediaType(c, 'application/x-www-form-urlencoded')) {
     throw refuse('Send the parameters as application/x-www-form-urlencoded.')
   }
+  if (isEncoded(c)) throw refuse('Send the parameters as they are, without a Content-Encoding.')
   return parseForm(await readBytes(c, bytesMax), schema)
 }
 
@@ -58,6 +59,7 @@ export async function readJson(c: Context, { bytesMax, membersMax }: Partial<Pic
   if (!isMediaType(c, 'application/json')) {
     throw new BrokerError({ code: 'unsupported_media_type', publicMessage: 'Send the body as application/json.' })
   }
+  if (isEncoded(c)) throw new BrokerError({ code: 'unsupported_media_type', publicMessage: 'Send the body as it is, without a Content-Encoding.' })
   const read = readStrictJson(await readBytes(c, bytesMax), membersMax)
   if (!read.ok) throw new BrokerError({ code: 'invalid_input', publicMessage: `The body ${read.problem}.` })
   if (isRecord(read.value)) return read.value
@@ -121,6 +123,11 @@ function decode(bytes: Uint8Array): string | undefined {
 function isMediaType(c: Context, wanted: string): boolean {
   const [type = '', ...parameters] = (c.req.header('content-type') ?? '').toLowerCase().split(';')
   return type.trim() === wanted && parameters.every((parameter) => /^\s*charset="?utf-8"?\s*$/.test(parameter))
+}
+
+/** RFC 9110 §8.4: nothing is unpacked here, and what was packed must not be read as if it were not. */
+function isEncoded(c: Context): boolean {
+  return (c.req.header('content-encoding') ?? 'identity').toLowerCase() !== 'identity'
 }
 
 function refuse(publicMessage: string): BrokerError {

@@ -86,10 +86,21 @@ export function createTokenDoor({ broker, development, proxies, refusalLimit }: 
   }
 }
 
-function isPlain({ method, url, headers }: IncomingMessage): boolean {
-  if (method !== 'POST' || url !== path || headers['content-type'] !== 'application/x-www-form-urlencoded') return false
-  const { 'content-length': length, 'transfer-encoding': encoding, authorization, expect } = headers
-  return length !== undefined && Number(length) <= bodyBytesMax && encoding === undefined && authorization === undefined && expect === undefined
+const plainHost = /^[\w.-]+(?::\d{1,5})?$|^\[[\da-f:.]+\](?::\d{1,5})?$/i
+
+function isPlain({ method, url, headers, rawHeaders, httpVersionMinor }: IncomingMessage): boolean {
+  if (method !== 'POST' || url !== path || httpVersionMinor !== 1 || !plainHost.test(headers.host ?? '')) return false
+  if (headers['content-type'] !== 'application/x-www-form-urlencoded' || countHeaders(rawHeaders, 'content-type') > 1) return false
+  const { 'content-length': length, 'transfer-encoding': transfer, 'content-encoding': encoding, authorization, expect } = headers
+  if (length === undefined || Number(length) > bodyBytesMax) return false
+  return [transfer, encoding, authorization, expect].every((header) => header === undefined)
+}
+
+/** How often a header was sent: of some, Node shows only the first. */
+function countHeaders(rawHeaders: readonly string[], name: string): number {
+  let count = 0
+  for (let i = 0; i < rawHeaders.length; i += 2) if (rawHeaders[i]?.length === name.length && rawHeaders[i]?.toLowerCase() === name) count++
+  return count
 }
 
 /** All of the body, which the server lets be no longer than its head says. */

@@ -3,7 +3,7 @@ import { judgeClaims, readClientAssertion, readWorkloadName, type ClientAssertio
 import { verifyJws } from './compact-jws.ts'
 import type { RefusalReason } from './refusal.ts'
 import { keyStatus, type Workload, type WorkloadKey, type WorkloadKeyAlgorithm } from './workload.ts'
-import { inlineSignatures } from '../kernel/signature-thread.ts'
+import { inlineSignatures, type Signatures } from '../kernel/signatures.ts'
 import { createWorkloadKeyCache } from './workload-key-cache.ts'
 
 /** A workload that has proven who it is. */
@@ -49,7 +49,7 @@ const keysTriedWithoutKid = 2
  * `keysCachedMax`, and nothing else. Every assertion of the right form costs the same verification, against a decoy
  * where there is no such workload or key, and the reasons are sorted out only afterwards (invariant 10).
  */
-export function createAuthenticator({ keysCachedMax = 10_000, signatures = inlineSignatures } = {}): AuthenticateWorkload {
+export function createAuthenticator({ keysCachedMax = 10_000, signatures = inlineSignatures }: { readonly keysCachedMax?: number; readonly signatures?: Pick<Signatures, 'verify'> } = {}): AuthenticateWorkload {
   const importKey = createWorkloadKeyCache(keysCachedMax)
   const decoys = { ES256: createDecoy('ES256'), Ed25519: createDecoy('Ed25519') }
 

@@ -1,6 +1,5 @@
 import type { KeyObject } from 'node:crypto'
-import { inlineSignatures, type Signatures } from '../kernel/signature-thread.ts'
-import { isSignatureAlgorithm } from '../kernel/signatures.ts'
+import { inlineSignatures, isSignatureAlgorithm, type Signatures } from '../kernel/signatures.ts'
 import { decodeBase64url } from './base64url.ts'
 import { parseStrictObject, type JsonRecord } from './strict-json.ts'
 

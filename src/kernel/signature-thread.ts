@@ -1,23 +1,16 @@
 import { Worker } from 'node:worker_threads'
-import { signInput, verifySignature, type SignJob, type VerifyJob } from './signatures.ts'
+import { doJob, type SignJob, type Signatures, type VerifyJob } from './signatures.ts'
 
-/** Where signatures are checked and made. */
-export interface Signatures {
-  verify(job: VerifyJob): Promise<boolean>
-  sign(job: SignJob): Promise<Uint8Array>
+/** Signatures on another thread. */
+export interface SignatureThread extends Signatures {
+  /** Ends the thread. Whoever still waits is answered. */
   close(): Promise<void>
-}
-
-/** On the thread that asks. */
-export const inlineSignatures: Signatures = {
-  verify: async (job) => verifySignature(job),
-  sign: async (job) => signInput(job),
-  close: async () => undefined,
 }
 
 interface Pending {
   readonly job: SignJob | VerifyJob
-  resolve(result: boolean | Uint8Array): void
+  /** Takes what its own job comes to. */
+  resolve(result: boolean | Uint8Array | undefined): void
   reject(error: unknown): void
 }
 
@@ -29,7 +22,7 @@ const handedOverMax = 8
  * eight of them costs less than to make one. A single one is made where it is asked for. A thread that dies, as for want of
  * memory, is replaced; what it was asked for is made here.
  */
-export function createSignatureThread(): Signatures {
+export function createSignatureThread(): SignatureThread {
   let worker: Worker | undefined
   let waiting: Pending[] = []
   const handedOver: Pending[][] = []
@@ -38,7 +31,7 @@ export function createSignatureThread(): Signatures {
   function start(): Worker {
     const made = new Worker(new URL('./signature-worker.ts', import.meta.url), { resourceLimits: { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 64 } })
     made.on('message', (results: readonly (boolean | Uint8Array)[]) => {
-      handedOver.shift()?.forEach(({ resolve }, i) => resolve(results[i] ?? false))
+      handedOver.shift()?.forEach(({ resolve }, i) => resolve(results[i]))
       // Nobody waits for it any more: it alone must not keep the program running.
       if (handedOver.length === 0) made.unref()
     })
@@ -64,21 +57,21 @@ export function createSignatureThread(): Signatures {
     worker.postMessage(jobs.map(({ job }) => job))
   }
 
-  function ask(job: SignJob | VerifyJob): Promise<boolean | Uint8Array> {
+  function ask<R extends boolean | Uint8Array>(job: SignJob | VerifyJob, isResult: (result: unknown) => result is R): Promise<R> {
     return new Promise((resolve, reject) => {
-      waiting.push({ job, resolve, reject })
+      waiting.push({
+        job,
+        resolve: (result) => (isResult(result) ? resolve(result) : reject(new Error('the thread for signatures answered something else than it was asked'))),
+        reject,
+      })
       if (waiting.length >= handedOverMax) flush()
       else if (waiting.length === 1) setImmediate(flush)
     })
   }
 
   return {
-    verify: async (job) => (await ask(job)) === true,
-    async sign(job) {
-      const signature = await ask(job)
-      if (typeof signature === 'boolean') throw new Error('a signature came back as a verdict')
-      return signature
-    },
+    verify: (job) => ask(job, (result) => typeof result === 'boolean'),
+    sign: (job) => ask(job, (result) => result instanceof Uint8Array),
     async close() {
       closed = true
       await worker?.terminate()
@@ -88,7 +81,7 @@ export function createSignatureThread(): Signatures {
 
 function doHere({ job, resolve, reject }: Pending): void {
   try {
-    resolve('signature' in job ? verifySignature(job) : signInput(job))
+    resolve(doJob(job))
   } catch (error) {
     reject(error)
   }

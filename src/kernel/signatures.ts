@@ -27,11 +27,29 @@ export interface SignJob {
   readonly input: string
 }
 
+/** Where signatures are checked and made. */
+export interface Signatures {
+  /** Whether the signature is this key's over the input. Rejects with `TypeError` for a key of another kind: a bug of ours. */
+  verify(job: VerifyJob): Promise<boolean>
+  /** The ES256 signature over the input (RFC 7518 §3.4): 64 bytes. */
+  sign(job: SignJob): Promise<Uint8Array>
+}
+
+/** On the thread that asks. */
+export const inlineSignatures: Signatures = {
+  verify: async (job) => verifySignature(job),
+  sign: async (job) => signEs256(job),
+}
+
 export function isSignatureAlgorithm(alg: unknown): alg is SignatureAlgorithm {
   return typeof alg === 'string' && Object.hasOwn(algorithms, alg)
 }
 
-/** Whether the signature is this key's over the input. Throws `TypeError` for a key of another kind: a bug of ours. */
+/** Does the one job or the other. */
+export function doJob(job: SignJob | VerifyJob): boolean | Uint8Array {
+  return 'signature' in job ? verifySignature(job) : signEs256(job)
+}
+
 export function verifySignature({ alg, key, input, signature }: VerifyJob): boolean {
   const { keyType, digest, options, bytes } = algorithms[alg]
   if (key.asymmetricKeyType !== keyType) throw new TypeError(`a key of type ${key.asymmetricKeyType} verifies no ${alg}`)
@@ -39,7 +57,6 @@ export function verifySignature({ alg, key, input, signature }: VerifyJob): bool
   return verify(digest, Buffer.from(input, 'latin1'), { key, ...options }, signature)
 }
 
-/** The ES256 signature over the input (RFC 7518 §3.4): 64 bytes. */
-export function signInput({ key, input }: SignJob): Uint8Array {
+function signEs256({ key, input }: SignJob): Uint8Array {
   return sign('sha256', Buffer.from(input, 'latin1'), { key, dsaEncoding: 'ieee-p1363' })
 }

@@ -93,11 +93,11 @@ describeEngines('A log that nobody has tampered with', (engine) => {
 
 describeEngines('Whoever has the database, and leaves its checkpoints,', (engine) => {
   const edit = (body: string): string => body.replace('oncall:support', 'oncall:nobody')
-  const attacks: [string, (bodies: string[]) => string[], { held: boolean; problem: string }][] = [
+  const attacks: [string, (bodies: string[]) => string[], { held: boolean; problem: string; named?: (bodies: readonly string[]) => number[] }][] = [
     [
       'edits an entry',
       (bodies) => bodies.flatMap((body, i) => (edit(body) === body ? [] : [`update audit_event set body = ${quote(edit(body))} where idx = ${i}`])),
-      { held: false, problem: 'is not the entry that was signed: its hash is another' },
+      { held: false, problem: 'is not the entry that was signed: its hash is another', named: (bodies) => bodies.flatMap((body, i) => (edit(body) === body ? [] : [i])) },
     ],
     [
       'edits an entry and its hash',
@@ -111,14 +111,18 @@ describeEngines('Whoever has the database, and leaves its checkpoints,', (engine
     ['deletes an entry', () => ['delete from audit_event where idx = 6'], { held: true, problem: 'stands where entry 6 should: nothing stands for what is missing' }],
     ['truncates the tail', (bodies) => rewrite(bodies.slice(0, -3)), { held: true, problem: 'The file ends with entry' }],
   ]
-  test.each(attacks)('%s: it shows', async (_, statements, { held, problem }) => {
+  test.each(attacks)('%s: it shows', async (_, statements, { held, problem, named }) => {
     const { broker, kept } = await startLog(engine)
     await advanceCheckpoint(broker.broker)
-    const after = await attack(engine, broker, statements(await bodiesOf(broker)))
+    const bodies = await bodiesOf(broker)
+    const after = await attack(engine, broker, statements(bodies))
     for (const checkpoint of [undefined, kept]) {
       const verdict = await judge(after, checkpoint)
       expect(verdict.ok).toBe(false)
       expect(verdict.problems.map(({ what }) => what).join('\n')).toContain(problem)
+      // Where the hash beside the entry is still the one that was signed, the export has it: it names each that was changed.
+      if (named !== undefined) expect(verdict.problems.flatMap(({ index, what }) => (what === problem ? (index ?? []) : []))).toEqual(named(bodies))
+      else expect(verdict.said).toContain('they do not tell which entry is wrong')
       expect(verdict.said).toContain('Nothing is proven by a file that something is wrong with.')
     }
     // What the hashes show, the broker sees by itself before it signs anything more; an export is given all the same.

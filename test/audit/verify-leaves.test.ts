@@ -41,7 +41,7 @@ function verify(lines: readonly string[], { piece = lines.length, kept }: { read
 }
 
 /** An edit that contradicts nothing else. */
-const edit = (text: string): string => text.replace(/"request_id":"[0-9a-f]/, '"request_id":"x')
+const edit = (text: string): string => text.replace(/"salt":"./, (salt) => salt.slice(0, -1) + (salt.endsWith('A') ? 'B' : 'A'))
 const renumber = (text: string, index: number): string => text.replace(/"index":\d+/, `"index":${index}`)
 const isLeaves = (line: string): boolean => line.startsWith('{"leaves":')
 const other = 'is not the entry that was signed: its hash is another'
@@ -87,7 +87,7 @@ describe('An export with the hashes of its entries', () => {
     ['an index', whole.with(60, renumber(bodies[60] ?? '', 61)), [{ line: 61, index: 61, what: other }, { index: 60, what: 'is missing' }]],
     ['no entry at all', whole.with(60, 'x'), [{ index: 60, what: 'is missing' }, { line: 61, what: 'is no entry: it is not one object of canonical JSON (RFC 8785)' }]],
     ['an entry of a part removed', part.toSpliced(partOf(43), 1), [{ index: 43, what: 'is missing' }]],
-    ['an entry of the log put into a part', part.toSpliced(partOf(53), 0, bodies[52] ?? ''), [{ line: partOf(53) + 1, index: 52, what: expect.stringContaining('was put in') }]],
+    ['an entry of the log put into a part', part.toSpliced(partOf(53), 0, bodies[50] ?? ''), [{ line: partOf(53) + 1, index: 50, what: expect.stringContaining('was put in') }]],
     ['another rest of the log', whole.toSpliced(580, 20, ...bodies.slice(580).map(edit)), Array.from({ length: 4 }, (_, i) => ({ line: 581 + i, index: 580 + i, what: other }))],
   ]
   test.each(cases)('names the entry: %s', (_, lines, named) => {
@@ -102,8 +102,7 @@ describe('An export with the hashes of its entries', () => {
     for (const [lines, indexes] of [[whole, bodies.map((_, i) => i)], [part, bodies.flatMap((_, i) => (heldOfPart(i) ? [i] : []))]] as const) {
       for (const [at, index] of indexes.entries()) {
         if (at % 23 !== 5) continue
-        const changed = (bodies[index] ?? '').replace(/"salt":"./, (text) => text.slice(0, -1) + (text.endsWith('A') ? 'B' : 'A'))
-        expect(verify(lines.with(at, changed)).problems).toEqual([{ line: at + 1, index, what: other }])
+        expect(verify(lines.with(at, edit(bodies[index] ?? ''))).problems).toEqual([{ line: at + 1, index, what: other }])
       }
     }
   })
@@ -114,13 +113,40 @@ describe('An export with the hashes of its entries', () => {
     const { problems, problemsMore } = verify(whole.with(at, (bodies[at] ?? '').replace(/"policy_set":"./, '"policy_set":"0')))
     expect(problems[0]).toEqual({ line: at + 1, index: at, what: other })
     expect([problems.length, problemsMore > 100]).toEqual([100, true])
-    const every = verify([...bodies.map((body) => body.replace(/"salt":"./, '"salt":"-')), ...whole.slice(size)])
+    const every = verify([...bodies.map(edit), ...whole.slice(size)])
     expect([every.problems.length, every.problems.every(({ what }) => what === other), every.problemsMore]).toEqual([100, true, size - 100])
+  })
+
+  test('and what is put in beside another entry is named as well', () => {
+    const verdict = verify(part.toSpliced(partOf(53), 0, bodies[52] ?? ''))
+    expect(verdict.problems[0]).toEqual({ line: partOf(53) + 1, index: 52, what: expect.stringContaining('was put in') })
+    expect(verdict.problems.map(({ index }) => index)).not.toContain(53)
   })
 
   test('names it also beside a checkpoint that was kept', () => {
     const kept = key.sign({ size: 100, root: foldLeaves(leaves.slice(0, 100)) })
     expect(verify(whole.with(300, edit(bodies[300] ?? '')), { kept })).toMatchObject({ kept: { status: 'proven' }, problems: [{ line: 301, index: 300, what: other }] })
+  })
+})
+
+// The hashes of the tree are public: whoever changes an entry can have a gap prove what it was.
+describe('An entry in the place of which a gap stands', () => {
+  const held = (index: number): boolean => index % 10 === 3
+  const what = 'stands in the place of what a gap has the hashes of: nothing shows that it was signed'
+
+  test.each(['with', 'without'])('is never called proven, %s a list of hashes', (listed) => {
+    const linesOf = (fits: (index: number) => boolean): string[] => exportOf(fits).filter((line) => listed === 'with' || !isLeaves(line))
+    // Line 6 is that of entry 53.
+    const put = linesOf(held).toSpliced(5, 0, edit(bodies[50] ?? ''))
+    const hidden = linesOf((index) => held(index) && index !== 53).toSpliced(5, 0, edit(bodies[53] ?? ''))
+    for (const [index, lines] of [[50, put], [53, hidden]] as const) {
+      for (const piece of [1, 1000]) {
+        const { problems } = verify(lines, { piece })
+        expect(problems).toContainEqual({ line: 6, index, what })
+        // With a list of a hash less it is named twice, and nothing else is.
+        expect(new Set(problems.map((problem) => problem.index))).toEqual(new Set([index]))
+      }
+    }
   })
 })
 
@@ -159,7 +185,7 @@ describe('A list of hashes that was changed', () => {
     expect(verify(whole.with(at, '{"leaves":[]}')).problems).toContainEqual({ line: at + 1, what: expect.stringContaining('is no policy set and no checkpoint') })
     const part = exportOf((index) => index < 300)
     const [list = '', gap = ''] = part.slice(-3)
-    expect(verify(part.with(-3, gap).with(-2, list)).problems).toEqual([{ line: part.length - 1, what: 'stands behind a gap, where no hashes of entries belong' }, theirs])
+    expect(verify([...part.slice(0, -3), gap, list, ...part.slice(-1)]).problems).toEqual([{ line: part.length - 1, what: 'stands behind a gap, where no hashes of entries belong' }, theirs])
   })
 })
 

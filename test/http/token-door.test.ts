@@ -73,6 +73,7 @@ const odd: typeof plain = [
   ['an Authorization header', (agent) => ({ body: encode(agent.form(grant)), headers: { authorization: 'Basic eDp5' } })],
   ['a charset', (agent) => ({ body: encode(agent.form(grant)), headers: { 'content-type': `${formType}; charset=utf-8` } })],
   ['another type', (agent) => ({ body: encode(agent.form(grant)), headers: { 'content-type': 'text/plain' } })],
+  ['a packed body', (agent) => ({ body: encode(agent.form(grant)), headers: { 'content-encoding': 'gzip' } })],
   ['too much', () => ({ body: `scope=${'x'.repeat(70_000)}` })],
 ]
 
@@ -89,6 +90,24 @@ describe('The short way to the token endpoint', () => {
     expect(answered).toEqual(await describeAnswer(byApp))
     expect(told).toEqual(lastLine(broker))
     expect(shortWays()).toBe(short)
+  })
+
+  test.for([
+    ['no Host', 'HTTP/1.0', ''],
+    ['an empty Host', 'HTTP/1.1', 'Host: \r\n'],
+    ['a Host that is none', 'HTTP/1.1', 'Host: a b/@x\r\n'],
+    ['two types', 'HTTP/1.1', 'Host: stint.test\r\nContent-Type: text/plain\r\n'],
+    ['the type twice', 'HTTP/1.1', `Host: stint.test\r\nContent-Type: ${formType}\r\n`],
+  ])('leaves a head with %s to the app, which refuses it', async ([, version, head]) => {
+    const { broker, port, shortWays } = await listen()
+    const agent = await broker.register('bot')
+    const body = encode(agent.form(grant))
+    const socket = connect(port, '127.0.0.1')
+    const answered = new Promise<string>((resolve) => socket.once('data', (bytes) => resolve(bytes.toString())))
+    socket.write(`POST /oauth2/token ${version}\r\nContent-Type: ${formType}\r\nContent-Length: ${body.length}\r\n${head}\r\n${body}`)
+    expect(await answered).toMatch(/^HTTP\/1\.1 400 /)
+    socket.destroy()
+    expect(shortWays()).toBe(0)
   })
 
   test('records a grant, and answers its index', async () => {

@@ -1,7 +1,7 @@
 import { generateKeyPairSync, sign, verify, type KeyObject } from 'node:crypto'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { createSignatureThread, inlineSignatures } from '../../src/kernel/signature-thread.ts'
-import { verifySignature, type SignatureAlgorithm, type VerifyJob } from '../../src/kernel/signatures.ts'
+import { createSignatureThread } from '../../src/kernel/signature-thread.ts'
+import { inlineSignatures, verifySignature, type SignatureAlgorithm, type VerifyJob } from '../../src/kernel/signatures.ts'
 
 const input = 'header.payload'
 const ec = generateKeyPairSync('ec', { namedCurve: 'P-256' })
