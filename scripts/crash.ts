@@ -37,19 +37,26 @@ Options:
 Ends with 1 where something was wrong; the database is kept then.
 `
 
-const { values } = parseArgs({
-  options: {
-    engine: { type: 'string', default: 'both' },
-    rounds: { type: 'string', default: '200' },
-    seconds: { type: 'string', default: '1800' },
-    seed: { type: 'string' },
-    json: { type: 'string' },
-    help: { type: 'boolean', short: 'h', default: false },
-  },
-})
+const options = {
+  engine: { type: 'string', default: 'both' },
+  rounds: { type: 'string', default: '200' },
+  seconds: { type: 'string', default: '1800' },
+  seed: { type: 'string' },
+  json: { type: 'string' },
+  help: { type: 'boolean', short: 'h', default: false },
+} as const
+const { values } = readOptions()
+
+function readOptions() {
+  try {
+    return parseArgs({ options })
+  } catch (error) {
+    return fail(error instanceof Error ? error.message : String(error))
+  }
+}
 
 function readCount(name: 'rounds' | 'seconds' | 'seed', text: string): number {
-  if (!/^\d{1,9}$/.test(text)) fail(`--${name} takes a whole number, not ${text}`)
+  if (!/^\d{1,9}$/.test(text) || (name === 'rounds' && Number(text) === 0)) fail(`--${name} takes a whole number, not ${text}`)
   return Number(text)
 }
 

@@ -1,7 +1,7 @@
 import { createAnchoring } from './broker/anchor.ts'
 import type { Broker, Caller } from './broker/broker.ts'
 import { openLogKey } from './broker/checkpoint-key.ts'
-import { advanceCheckpoint, InconsistentTree } from './broker/checkpoints.ts'
+import { advanceCheckpoint, createSeenCheckpoint, InconsistentTree } from './broker/checkpoints.ts'
 import { createExportPlaces } from './broker/export-audit.ts'
 import { openKeyStore } from './broker/keys.ts'
 import { readFigures } from './broker/figures.ts'
@@ -125,6 +125,7 @@ export async function compose(parts: Parts): Promise<Composition> {
     authenticate,
     sealer: keys.sealer,
     checkpointKey,
+    seenCheckpoint: createSeenCheckpoint(),
     anchoring,
     ...(policyFolder && { policyFolder }),
     rotateKeysAfterMs: (parts.rotateKeysAfterDays ?? 30) * 86_400_000,

@@ -58,7 +58,13 @@ export interface FileVerdict {
   readonly unproven: number
   readonly kept?: KeptVerdict
   /** How many entries, from the first one of the log on, were held against each other. */
-  readonly life: { readonly entries: number; readonly issued: number; readonly revoked: number }
+  readonly life: {
+    readonly entries: number
+    readonly issued: number
+    readonly revoked: number
+    /** Where an admin accepted a restored backup, and how many entries the checkpoint stated that was given up by it. */
+    readonly restored: readonly { readonly index: number; readonly size: number }[]
+  }
   readonly policySets: number
   readonly problems: readonly Problem[]
   readonly problemsMore: number
@@ -175,7 +181,7 @@ export function createFileCheck({ form, verifier, note, kept: keptNote, hashPoli
         provenSize,
         unproven: entries - within,
         ...(keptVerdict && { kept: { ...keptVerdict, ...(abandoned && { abandonedBy: abandoned.index }) } }),
-        life: { entries: life.looked, issued: life.issued, revoked: life.revoked },
+        life: { entries: life.looked, issued: life.issued, revoked: life.revoked, restored: life.abandoned.map(({ index, size }) => ({ index, size })) },
         policySets: policySets.size,
         problems: [...named, ...problems.toSorted((a, b) => (a.line ?? Infinity) - (b.line ?? Infinity))].slice(0, problemsMax),
         problemsMore: problemsMore + namedMore + Math.max(0, named.length + problems.length - problemsMax),

@@ -1,6 +1,6 @@
 import { openCheckpoint, parseCheckpoint } from '../audit/checkpoint.ts'
 import { parseNote } from '../audit/note.ts'
-import { AnchorFailure, type Kept } from '../connectors/anchors/anchor.ts'
+import { AnchorFailure, type KeepingAnchor, type Kept } from '../connectors/anchors/anchor.ts'
 import { readHead } from '../storage/head.ts'
 import { listRestorations, type Restoration } from '../storage/restorations.ts'
 import { computeRoot, hashFullTiles, MissingHashes } from '../storage/tree.ts'
@@ -27,19 +27,31 @@ export type Verdict =
 type Judging = Pick<Broker, 'database' | 'checkpointKey'>
 
 /**
- * Whether the newest checkpoint of an anchor is one of this log. Throws
- * `AnchorFailure` where it is no checkpoint at all, or, though accepted, of a log that must not be mixed with this one.
+ * Whether the newest checkpoint of an anchor is one of this log. Throws `AnchorFailure` where it is no checkpoint at all, or
+ * one that this log's key has not signed at an address that others answer for, which is no evidence: they could stop all
+ * issuance with it. A file is the operator's own. Throws it, too, for one that is accepted, but of a log that must not be
+ * mixed with this one.
  */
-export async function judgeKept({ database: { read }, checkpointKey }: Judging, anchor: string, { note, atMs }: Kept): Promise<Verdict> {
+export async function judgeKept(
+  { database: { read }, checkpointKey }: Judging,
+  { kind, name: anchor }: Pick<KeepingAnchor, 'kind' | 'name'>,
+  { note, atMs }: Kept,
+): Promise<Verdict> {
   const signed = parseNote(note)
   const checkpoint = signed && parseCheckpoint(signed.text)
   if (checkpoint === undefined) throw new AnchorFailure(`${anchor} does not have a checkpoint as its newest, but something else`)
   const { origin, size, root } = checkpoint
+  const ownSignature = typeof openCheckpoint(note, checkpointKey.verifier) !== 'string'
+  if (kind === 'http' && !ownSignature) {
+    throw new AnchorFailure(
+      `${anchor} has a checkpoint of ${size} entries of ${origin.slice(0, 200)} that the key of this log has not signed: correct anchors if it is of another broker, or of a database before this one; if not, ask who runs it`,
+    )
+  }
   const foreign = origin !== checkpointKey.origin
   // Behind the note, a head that is sound is not behind it.
   const why = foreign
     ? `${anchor} has checkpoints of another log, ${origin.slice(0, 200)}: correct anchors`
-    : await findDifference(read, { size, root }, typeof openCheckpoint(note, checkpointKey.verifier) !== 'string')
+    : await findDifference(read, { size, root }, ownSignature)
   if (why === undefined) return { status: 'of this log', size }
   const contradiction = {
     anchor,

@@ -2,24 +2,37 @@ import { consistencyNodes } from '../audit/proof.ts'
 import { AnchorFailure, type WitnessAnchor } from '../connectors/anchors/anchor.ts'
 import { findCosignedSize, insertCosignature, type StoredCheckpoint } from '../storage/checkpoints.ts'
 import { readHead } from '../storage/head.ts'
-import { listRestorations } from '../storage/restorations.ts'
 import { readNode } from '../storage/tree.ts'
-import { isAccepted, type Contradiction, type Verdict } from './anchor-contradiction.ts'
 import type { Broker } from './broker.ts'
 import { commit } from './commit.ts'
 
 type Submitting = Pick<Broker, 'database' | 'ledger'>
 
 export type Witnessed =
-  | Exclude<Verdict, { readonly status: 'accepted' }>
+  /** It has signed this checkpoint. */
+  | { readonly status: 'of this log'; readonly size: number }
   /** It has signed more than this checkpoint, which the log may well have: a later checkpoint will tell. */
   | { readonly status: 'ahead'; readonly size: number }
+
+/**
+ * A witness says that it has signed what is not of this log. It says so without a signature, so that it cannot be told from
+ * a lie, and holds nothing; but it may well be true, and somebody has to look.
+ */
+export class WitnessAlarm extends AnchorFailure {
+  constructor(said: string) {
+    super(
+      `${said}. If that is true, this is a restored backup, another broker serves a copy of this log, or somebody has rewritten the database: hold the log against a checkpoint that was kept elsewhere, with \`stint audit verify\`. If the log was restored and that was accepted, ask who runs the witness to forget it, or take it out of anchors. If none of these, the witness errs or lies`,
+    )
+    this.name = 'WitnessAlarm'
+  }
+}
 
 const triesMax = 3
 
 /**
  * Has a witness sign a checkpoint, led there from the size that it has signed before, and stores what it signs. `knownSize`
- * is that size as far as this process knows. Throws where it does not sign for a reason of its own.
+ * is that size as far as this process knows. Throws `AnchorFailure` where it does not sign, and as `WitnessAlarm` where it
+ * says that it has signed another log.
  */
 export async function submitToWitness(broker: Submitting, anchor: WitnessAnchor, newest: StoredCheckpoint, knownSize: number | undefined): Promise<Witnessed> {
   const { read } = broker.database
@@ -33,8 +46,9 @@ export async function submitToWitness(broker: Submitting, anchor: WitnessAnchor,
     }
     // An earlier edition of the protocol said that of roots that differ, too.
     if (answer.status === 'contradicted' || answer.size === oldSize) {
-      const why = `${anchor.name} has signed ${oldSize} entries that this log does not go on from: this is not the log that was anchored`
-      return contradict(broker, { anchor: anchor.name, size: oldSize, why })
+      throw oldSize === 0
+        ? new AnchorFailure(`${anchor.name} says that this log does not go on from nothing, which every log does: ask who runs it`)
+        : new WitnessAlarm(`${anchor.name} says that it has signed ${oldSize} entries that this log does not go on from`)
     }
     oldSize = answer.size
   }
@@ -44,14 +58,7 @@ export async function submitToWitness(broker: Submitting, anchor: WitnessAnchor,
 async function judgeAhead(broker: Submitting, { name }: WitnessAnchor, size: number): Promise<Witnessed> {
   const { size: there } = await readHead(broker.database.read)
   if (size <= there) return { status: 'ahead', size }
-  const why = `${name} has signed ${size} entries, and this log has ${there}: this looks like a restored backup`
-  return contradict(broker, { anchor: name, size, why })
-}
-
-async function contradict({ database }: Submitting, contradiction: Contradiction): Promise<Witnessed> {
-  if (!isAccepted(contradiction, await listRestorations(database.read))) return { status: 'contradicts', contradiction }
-  // It can never sign this log again, by its own rules.
-  throw new AnchorFailure(`${contradiction.anchor} signs nothing of this log since it was restored: ask who runs it to forget the log, or take it out of anchors`)
+  throw new WitnessAlarm(`${name} says that it has signed ${size} entries, and this log has ${there}`)
 }
 
 async function readProof(read: Submitting['database']['read'], oldSize: number, size: number): Promise<Uint8Array[]> {

@@ -3,7 +3,7 @@ import { BrokerError } from '../kernel/errors.ts'
 import { findNewestCheckpoint, listCheckpointsAfter } from '../storage/checkpoints.ts'
 import { listRestorations } from '../storage/restorations.ts'
 import { isAccepted, judgeKept, type Contradiction } from './anchor-contradiction.ts'
-import { submitToWitness } from './anchor-witness.ts'
+import { submitToWitness, WitnessAlarm } from './anchor-witness.ts'
 import type { Broker } from './broker.ts'
 
 /** How one anchor stands. */
@@ -22,7 +22,7 @@ export interface AnchorState {
 
 /** The places outside of the database that keep each checkpoint (invariant 3). */
 export interface Anchoring {
-  /** Asks each anchor what it has, before anything is served: what is not of this log holds the ledger. */
+  /** Asks each anchor what it has, before anything is served: what this log's key signed and is not of it holds the ledger. */
   compare(): Promise<void>
   /** Keeps what one anchor does not have yet, or waits for what holds the ledger to be accepted. By a job for each. */
   keep(name: string): Promise<void>
@@ -40,11 +40,13 @@ export type AnchoringParts = Pick<Broker, 'database' | 'ledger' | 'checkpointKey
 /** What is known of one anchor. A restart finds it out again. */
 interface Kept {
   readonly anchor: Anchor
-  /** Whether what it has was compared with the tree. From then on a contradiction is its failure, and holds nothing. */
+  /** Whether what it has was compared with the tree at all. */
   compared: boolean
   size: number | undefined
   behindEntries: number
   failure: string | undefined
+  /** Whether that failure, or one of those right before it, is an alarm that was told. */
+  alarmed: boolean
   contradiction: Contradiction | undefined
   busy: boolean
 }
@@ -57,7 +59,7 @@ const closeMsMax = 3_000
 /** Makes the one who keeps checkpoints in these anchors, whose names differ. */
 export function createAnchoring(parts: AnchoringParts, anchors: readonly Anchor[]): Anchoring {
   const { database, ledger, log, meter } = parts
-  const all = anchors.map((anchor): Kept => ({ anchor, compared: false, size: undefined, behindEntries: 0, failure: undefined, contradiction: undefined, busy: false }))
+  const all = anchors.map((anchor): Kept => ({ anchor, compared: false, size: undefined, behindEntries: 0, failure: undefined, alarmed: false, contradiction: undefined, busy: false }))
   // An alarm on a rate needs a first value that is not yet the fault.
   for (const { kind } of anchors) meter.count('anchor_failures', { kind }, 0)
   const contradictions = () => all.flatMap(({ contradiction }) => contradiction ?? [])
@@ -69,14 +71,17 @@ export function createAnchoring(parts: AnchoringParts, anchors: readonly Anchor[
       await work()
       if (kept.failure !== undefined) log.info('checkpoints are kept again', { anchor: name })
       kept.failure = undefined
+      kept.alarmed = false
     } catch (error) {
       const failure = describeFailure(error)
       // What a start can be refused for, nobody has to find out later.
       if (failure === undefined || (atStart && error instanceof BrokerError)) throw error
       meter.count('anchor_failures', { kind })
-      // Once for each fault, for it is tried every second.
-      if (kept.failure === undefined) log.error('an anchor does not keep checkpoints; they are kept once it does', { anchor: name, error: failure })
+      const alarms = error instanceof WitnessAlarm && !kept.alarmed
+      // Once for each fault, for it is tried every second; an alarm is not lost behind one that is none.
+      if (kept.failure === undefined || alarms) log.error('an anchor does not keep checkpoints; they are kept once it does', { anchor: name, error: failure })
       kept.failure = failure
+      kept.alarmed ||= alarms
     }
   }
 
@@ -89,14 +94,16 @@ export function createAnchoring(parts: AnchoringParts, anchors: readonly Anchor[
     )
   }
 
+  /** Holds the ledger if the tree does not have what the anchor has. */
   async function compareKept(kept: Kept, anchor: KeepingAnchor): Promise<void> {
     const last = await anchor.last()
-    const verdict = last === undefined ? undefined : await judgeKept(parts, anchor.name, last)
+    const verdict = last === undefined ? undefined : await judgeKept(parts, anchor, last)
+    const first = !kept.compared
     kept.compared = true
     if (verdict === undefined) {
-      const newest = await findNewestCheckpoint(database.read)
+      const newest = first ? await findNewestCheckpoint(database.read) : undefined
       if (newest !== undefined) log.warn('an anchor has no checkpoint to compare this log with, as if it were new: had it any, somebody has taken them away', { anchor: anchor.name })
-    } else if (verdict.status === 'of this log') kept.size = verdict.size
+    } else if (verdict.status === 'of this log') kept.size = Math.max(kept.size ?? 0, verdict.size)
     else if (verdict.status === 'contradicts') contradict(kept, verdict.contradiction)
   }
 
@@ -110,9 +117,15 @@ export function createAnchoring(parts: AnchoringParts, anchors: readonly Anchor[
       const last = pending.at(-1)
       kept.behindEntries = last === undefined ? 0 : newest.size - (kept.size ?? 0)
       if (last === undefined) return
-      await anchor.keep(pending.map(({ note }) => note))
-      kept.size = last.size
-      kept.behindEntries = newest.size - last.size
+      // Each time: the database may be another one by now, and what is kept must not be mixed with what contradicts it.
+      await compareKept(kept, anchor)
+      if (ledger.held !== undefined) return
+      const { size: there = -1 } = kept
+      // Another process may have kept some meanwhile.
+      const missing = pending.filter(({ size }) => size > there)
+      if (missing.length > 0) await anchor.keep(missing.map(({ note }) => note))
+      kept.size = Math.max(there, last.size)
+      kept.behindEntries = Math.max(0, newest.size - kept.size)
       if (kept.behindEntries === 0) return
     }
   }
@@ -123,12 +136,6 @@ export function createAnchoring(parts: AnchoringParts, anchors: readonly Anchor[
     if (newest === undefined || (kept.compared && kept.size === newest.size)) return
     kept.behindEntries = newest.size - (kept.size ?? 0)
     const verdict = await submitToWitness(parts, anchor, newest, kept.size)
-    if (verdict.status === 'contradicts') {
-      if (kept.compared) throw new AnchorFailure(`${verdict.contradiction.why}: if another broker serves a copy of this log, end it; if not, ask who runs the witness`)
-      contradict(kept, verdict.contradiction)
-      kept.compared = true
-      return
-    }
     kept.size = verdict.size
     kept.behindEntries = Math.max(0, newest.size - verdict.size)
     kept.compared ||= verdict.status === 'of this log'
@@ -156,7 +163,9 @@ export function createAnchoring(parts: AnchoringParts, anchors: readonly Anchor[
     if (!contradictions().every((contradiction) => isAccepted(contradiction, restorations))) return
     for (const kept of all) {
       // Looked at again: what is of another log is not written to.
-      if (kept.contradiction !== undefined) kept.compared = false
+      if (kept.contradiction === undefined) continue
+      kept.compared = false
+      kept.size = undefined
       kept.contradiction = undefined
     }
     ledger.release()

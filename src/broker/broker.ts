@@ -12,6 +12,7 @@ import type { Database } from '../storage/engine.ts'
 import type { Ledger } from '../storage/ledger.ts'
 import type { Anchoring } from './anchor.ts'
 import type { CheckpointKey } from './checkpoint-key.ts'
+import type { SeenCheckpoint } from './checkpoints.ts'
 import type { ExportPlaces } from './export-audit.ts'
 import type { Knowledge } from './knowledge.ts'
 import type { Refusals } from './refusals.ts'
@@ -33,6 +34,8 @@ export interface Broker {
   readonly sealer: Sealer
   /** Signs the log's checkpoints. */
   readonly checkpointKey: CheckpointKey
+  /** What the next checkpoint must go on from, whatever the database says. */
+  readonly seenCheckpoint: SeenCheckpoint
   /** Keeps the log's checkpoints elsewhere. */
   readonly anchoring: Anchoring
   /** How long a key signs tokens. */

@@ -7,13 +7,31 @@ import { computeRoot, hashFullTiles, insertTreeHashes, MissingHashes, readNode, 
 import type { Broker } from './broker.ts'
 import { commit } from './commit.ts'
 
-type Signing = Pick<Broker, 'database' | 'ledger' | 'checkpointKey'>
+type Signing = Pick<Broker, 'database' | 'ledger' | 'checkpointKey' | 'seenCheckpoint'>
+
+/** The newest checkpoint that this process signed, or read and proved: what the database says is held against it. */
+export interface SeenCheckpoint {
+  newest(): StoredCheckpoint | undefined
+  remember(checkpoint: StoredCheckpoint): void
+}
+
+/** Remembers none yet. Whoever owns the database can rewrite all that it says, but not what a process remembers. */
+export function createSeenCheckpoint(): SeenCheckpoint {
+  let newest: StoredCheckpoint | undefined
+  return {
+    newest: () => newest,
+    remember(checkpoint) {
+      // Of two that are proven at once, the smaller one may come later.
+      if (newest === undefined || checkpoint.size > newest.size) newest = checkpoint
+    },
+  }
+}
 
 /**
  * Signs the tree as it is now, unless its newest checkpoint says it already, and returns that one. It is stored only behind
  * the one that it was proven to go on from (compare-and-swap): of several processes one does it. Throws
- * `InconsistentTree` rather than sign what contradicts an earlier checkpoint (invariant 3), and from then on the ledger
- * commits nothing.
+ * `InconsistentTree` rather than sign what contradicts an earlier checkpoint (invariant 3), be it one that only this process
+ * remembers, and from then on the ledger commits nothing.
  */
 export async function advanceCheckpoint(broker: Signing): Promise<StoredCheckpoint> {
   try {
@@ -44,12 +62,19 @@ export class InconsistentTree extends Error {
 }
 
 async function signTree(broker: Signing): Promise<StoredCheckpoint> {
-  const { database, ledger, checkpointKey } = broker
+  const { database, ledger, checkpointKey, seenCheckpoint } = broker
+  const seen = seenCheckpoint.newest()
+  // Read behind what was seen, a sound database has it.
   const earlier = await findNewestCheckpoint(database.read)
+  if (seen !== undefined && (earlier?.size ?? -1) < seen.size) throw isGone(seen.size)
   // Read behind the checkpoint, a sound head is not behind it.
   const head = await readTreeHead(database.read)
   checkStatements(broker, earlier, head)
-  if (earlier?.size === head.size) return earlier
+  if (earlier?.size === head.size) {
+    await proveGrowth(broker, seen, head)
+    seenCheckpoint.remember(earlier)
+    return earlier
+  }
   const tiles = await hashFullTiles(database.read, 1, head.size)
   if (!equal(await computeRoot(database.read, head.size, tiles), head.root)) {
     throw new InconsistentTree(`its ${head.size} entries do not have the root of its head`)
@@ -57,6 +82,8 @@ async function signTree(broker: Signing): Promise<StoredCheckpoint> {
   // Only now, for what is stored stays.
   await storeTreeHashes(broker, head.size, tiles)
   await proveGrowth(broker, earlier, head)
+  // What another process has signed since, too.
+  if (seen !== undefined && (seen.size !== earlier?.size || !equal(seen.root, earlier.root))) await proveGrowth(broker, seen, head)
   const made = { size: head.size, root: head.root, note: checkpointKey.sign(head) }
   const { result } = await commit(
     { ledger },
@@ -69,7 +96,9 @@ async function signTree(broker: Signing): Promise<StoredCheckpoint> {
       },
     },
   )
-  if (result === undefined) throw new InconsistentTree(`its checkpoint of ${earlier?.size} entries is gone`)
+  if (result === undefined) throw isGone(earlier?.size)
+  // What another process signed meanwhile is proven by the next run.
+  if (result === made) seenCheckpoint.remember(made)
   return result
 }
 
@@ -90,6 +119,10 @@ async function proveGrowth({ database: { read } }: Signing, earlier: StoredCheck
   const proof: Uint8Array[] = []
   for (const node of earlier.size === 0 ? [] : consistencyNodes(earlier.size, head.size)) proof.push(await readNode(read, node))
   if (!verifyConsistency(earlier, head, proof)) throw doesNotGoOn(earlier, head.size)
+}
+
+function isGone(size: number | undefined): InconsistentTree {
+  return new InconsistentTree(`its checkpoint of ${size} entries is gone`)
 }
 
 function doesNotGoOn(earlier: StoredCheckpoint, size: number): InconsistentTree {

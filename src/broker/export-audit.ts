@@ -67,7 +67,7 @@ export function takePlace({ exports }: Broker, { actor }: Caller): () => void {
   return exports.take(actor.id ?? actor.kind)
 }
 
-type Signing = Pick<Broker, 'database' | 'ledger' | 'checkpointKey'>
+type Signing = Pick<Broker, 'database' | 'ledger' | 'checkpointKey' | 'seenCheckpoint'>
 
 /**
  * The newest checkpoint, of at least that many entries, which the log must have. While the ledger is held it may be of

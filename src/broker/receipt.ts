@@ -13,7 +13,7 @@ import { MissingHashes } from '../storage/tree.ts'
 import type { Broker } from './broker.ts'
 import { requireCheckpoint } from './checkpoints.ts'
 
-type Reading = Pick<Broker, 'database' | 'ledger' | 'checkpointKey' | 'log'>
+type Reading = Pick<Broker, 'database' | 'ledger' | 'checkpointKey' | 'seenCheckpoint' | 'log'>
 
 /**
  * The receipt of a grant: its entries under a checkpoint that covers them, each with the proof that it is in that tree. A

@@ -18,6 +18,7 @@ export function describeFile(path: string, verdict: FileVerdict): Section {
     ...describeProof(verdict),
     ...(kept === undefined ? [] : describeKept(kept, checkpoint?.size ?? entries)),
     ...(wrong === 0 && life.entries > 0 ? [describeLife(life)] : []),
+    ...life.restored.map(({ index, size }) => `Entry ${index} says that the log went on from a restored backup: what it had behind entry ${index - 1}, up to ${size} entries, is lost.`),
     ...(kept === undefined && proof !== 'nothing' ? [tailNotProven] : []),
   ]
   const json = {
@@ -32,7 +33,7 @@ export function describeFile(path: string, verdict: FileVerdict): Section {
     unproven_entries: wrong === 0 ? unproven : entries,
     tail_proven_to: wrong === 0 && kept?.status === 'proven' ? kept.size : 0,
     kept: kept && { size: kept.size, status: kept.status.replaceAll(' ', '_'), abandoned_by: kept.abandonedBy },
-    life: { entries: life.entries, grants_issued: life.issued, grants_revoked: life.revoked },
+    life: { entries: life.entries, grants_issued: life.issued, grants_revoked: life.revoked, restored_at: life.restored.map(({ index }) => index) },
     policy_sets: policySets,
     problems,
     problems_more: problemsMore,

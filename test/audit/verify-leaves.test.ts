@@ -163,6 +163,7 @@ describe('A list of hashes that was changed', () => {
     ['a line removed', whole.toSpliced(at + 1, 1), [theirs]],
     ['the last line removed', whole.toSpliced(at + 2, 1), [theirs]],
     ['a line twice', whole.toSpliced(at, 0, whole[at] ?? ''), [theirs]],
+    ['a line more behind the last', whole.toSpliced(at + 3, 0, whole[at] ?? ''), [theirs]],
     ['two lines swapped', whole.with(at, whole[at + 1] ?? '').with(at + 1, whole[at] ?? ''), [theirs]],
     ['an entry and its hash', [...bodies.with(60, edit(bodies[60] ?? '')), ...whole.slice(size, at), ...formatProof(note, leaves.with(60, leafHash(Buffer.from(edit(bodies[60] ?? ''))))).split('\n').slice(1, -1)], [unnamed, noHelp]],
     ['an entry and another hash', whole.with(60, edit(bodies[60] ?? '')).with(at, flip(whole[at] ?? '')), [unnamed, noHelp]],
@@ -183,6 +184,9 @@ describe('A list of hashes that was changed', () => {
     }
     expect(verify(whole.with(at, '{"leaves":""}')).problems).toEqual([{ line: at + 1, what: none }, theirs])
     expect(verify(whole.with(at, '{"leaves":[]}')).problems).toContainEqual({ line: at + 1, what: expect.stringContaining('is no policy set and no checkpoint') })
+    const few = exportOf((index) => index > 6)
+    const gapLess = few.map((line) => line.replace(/^(\{"gap":\[0,7\],"hashes":\["[^"]+"),"[^"]+"/, '$1'))
+    expect(verify(gapLess.with(3, edit(gapLess[3] ?? ''))).problems).toContainEqual({ line: few.length - 1, what: 'has 2 hashes for the entries 0 to 6, which is not their number' })
     const part = exportOf((index) => index < 300)
     const [list = '', gap = ''] = part.slice(-3)
     expect(verify([...part.slice(0, -3), gap, list, ...part.slice(-1)]).problems).toEqual([{ line: part.length - 1, what: 'stands behind a gap, where no hashes of entries belong' }, theirs])

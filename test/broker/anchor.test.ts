@@ -2,13 +2,16 @@ import { readFileSync, rmSync, truncateSync, statSync, writeFileSync } from 'nod
 import { expect, test } from 'vitest'
 import { parseCheckpoint } from '../../src/audit/checkpoint.ts'
 import { findSignature, parseNote, parseVerifierKey } from '../../src/audit/note.ts'
+import { advanceCheckpoint, createSeenCheckpoint } from '../../src/broker/checkpoints.ts'
 import type { Anchor } from '../../src/connectors/anchors/anchor.ts'
 import { createHttpAnchor } from '../../src/connectors/anchors/http.ts'
 import { createWitnessAnchor } from '../../src/connectors/anchors/witness.ts'
 import type { Engine } from '../../src/storage/engine.ts'
 import { startAnchorServer } from '../anchor-server.ts'
+import { naiveFrontier, naiveRoot } from '../audit/naive-tree.ts'
 import { startBroker, type TestBroker } from '../broker.ts'
 import { describeEngines, describePostgres } from '../harness.ts'
+import { tamper } from '../storage/tamper.ts'
 import { startWitness } from '../witness.ts'
 import { createAnchorFile, reopen, runJobs } from './restored-broker.ts'
 
@@ -19,7 +22,7 @@ const newestSize = async (broker: TestBroker) => {
 }
 const metricsOf = async (broker: TestBroker) => (await broker.sendAsAdmin('GET', '/metrics')).text()
 const anchorsOf = async (broker: TestBroker) => (await (await broker.sendAsAdmin('GET', '/v1/log/anchors')).json()) as { held: boolean; anchors: Record<string, unknown>[] }
-const linesOf = (broker: TestBroker, level: string) => broker.logLines.map((line) => JSON.parse(line) as { level: string; message: string }).filter((line) => line.level === level)
+const linesOf = (broker: TestBroker, level: string) => broker.logLines.map((line) => JSON.parse(line) as { level: string; message: string; error?: unknown }).filter((line) => line.level === level)
 
 async function start(engine: Engine, anchors: readonly Anchor[]) {
   const broker = await startBroker(engine, { anchors })
@@ -89,6 +92,79 @@ describeEngines('A file that keeps checkpoints', (engine) => {
     expect(sizesIn(readFileSync(file, 'utf8'))).toEqual([await newestSize(again)])
   })
 
+  /** Another history of the same length, without a checkpoint: what whoever owns the database can make of it. */
+  async function rewrite(broker: TestBroker, ...more: string[]) {
+    const rows = await broker.broker.database.read.selectFrom('audit_event').select('leaf_hash').orderBy('idx').execute()
+    const leaves = rows.map(({ leaf_hash: hash }) => Buffer.from(hash)).with(1, Buffer.alloc(32, 0xab))
+    const hex = (bytes: Uint8Array) => `x'${Buffer.from(bytes).toString('hex')}'`
+    await tamper(
+      broker.database,
+      `update audit_event set leaf_hash = ${hex(Buffer.alloc(32, 0xab))} where idx = 1`,
+      `update log_head set root = ${hex(naiveRoot(leaves))}, frontier = ${hex(Buffer.concat(naiveFrontier(leaves)))}`,
+      'delete from checkpoint',
+      ...more,
+    )
+  }
+
+  test('gets nothing of a log that was rewritten under a running broker, which is held, and is so after a restart', async () => {
+    const { file, anchor } = createAnchorFile()
+    const broker = await start(engine, [anchor])
+    const text = readFileSync(file, 'utf8')
+    await rewrite(broker)
+    await broker.register('bob')
+    await runJobs(broker)
+    expect(broker.broker.ledger.held).toContain('is gone')
+    expect((await broker.send('GET', '/readyz')).status).toBe(503)
+    await broker.close()
+    const again = await reopen(engine, broker, broker.database, { anchors: [anchor] })
+    expect(again.broker.ledger.held).toMatch(/which this log does not go on from: this is not the log that was anchored/)
+    await runJobs(again)
+    await again.close()
+    expect(readFileSync(file, 'utf8')).toBe(text)
+  })
+
+  test('gets nothing of a rewritten log from a process that has seen no checkpoint of what was there before', async () => {
+    const { file, anchor } = createAnchorFile()
+    const broker = await start(engine, [anchor])
+    const [text, size] = [readFileSync(file, 'utf8'), await newestSize(broker)]
+    await rewrite(broker)
+    Object.assign(broker.broker, { seenCheckpoint: createSeenCheckpoint() })
+    await broker.register('bob')
+    await runJobs(broker)
+    expect(broker.broker.ledger.held).toBe(`${anchor.name} has a checkpoint of ${size} entries, which this log does not go on from: this is not the log that was anchored`)
+    expect((await broker.send('GET', '/readyz')).status).toBe(503)
+    expect((await anchorsOf(broker)).anchors).toMatchObject([{ contradiction: { size } }])
+    await runJobs(broker)
+    await broker.close()
+    expect(readFileSync(file, 'utf8')).toBe(text)
+  })
+
+  test.each([
+    ['larger than the log', 9, /and this log has \d+: this looks like a restored backup/],
+    ['of another tree', -1, /which this log does not go on from: this is not the log that was anchored/],
+  ])('into which another process has put a checkpoint %s holds a running broker, and is not written to', async (_, more, why) => {
+    const { file, anchor } = createAnchorFile()
+    const broker = await start(engine, [anchor])
+    await anchor.keep([broker.broker.checkpointKey.sign({ size: (await newestSize(broker)) + more, root: Buffer.alloc(32, 7) })])
+    const text = readFileSync(file, 'utf8')
+    await broker.register('bob')
+    await runJobs(broker)
+    expect(broker.broker.ledger.held).toMatch(why)
+    expect(readFileSync(file, 'utf8')).toBe(text)
+  })
+
+  test('gets no checkpoint twice that another process has kept already', async () => {
+    const { file, anchor } = createAnchorFile()
+    const broker = await start(engine, [anchor])
+    await broker.register('bob')
+    const { note } = await advanceCheckpoint(broker.broker)
+    await anchor.keep([note])
+    const text = readFileSync(file, 'utf8')
+    await runJobs(broker)
+    expect(readFileSync(file, 'utf8')).toBe(text)
+    expect((await anchorsOf(broker)).anchors).toMatchObject([{ kept_size: await newestSize(broker), behind_entries: 0 }])
+  })
+
   test('that others can write keeps a broker from starting, and fails one that runs', async () => {
     const { file, anchor } = createAnchorFile()
     const broker = await start(engine, [anchor])
@@ -116,7 +192,7 @@ describeEngines('An HTTP endpoint that keeps checkpoints', (engine) => {
     }
     expect(linesOf(broker, 'error')).toHaveLength(1)
     expect(await metricsOf(broker)).toMatch(/^stint_anchor_failures_total\{kind="http"\} [4-6]$[^]*^stint_anchor_behind_entries\{kind="http"\} 3$/m)
-    expect((await anchorsOf(broker)).anchors).toMatchObject([{ behind_entries: 3, failure: `${server.url} answered POST with 500` }])
+    expect((await anchorsOf(broker)).anchors).toMatchObject([{ behind_entries: 3, failure: `${server.url} answered GET with 500` }])
     expect((await broker.send('GET', '/readyz')).status).toBe(200)
 
     server.answer()
@@ -158,17 +234,41 @@ describeEngines('An HTTP endpoint that keeps checkpoints', (engine) => {
     expect((await anchorsOf(broker)).anchors).toMatchObject([{ failure: expect.stringContaining('does not have a checkpoint as its newest') }])
   })
 
+  test.each(['stint.test/log', 'other.test/log'])('that gives a checkpoint of %s which this log has not signed has failed, and holds nothing', async (origin) => {
+    const server = await startAnchorServer()
+    const anchors = [createHttpAnchor({ url: server.url })]
+    const broker = await startBroker(engine, { anchors })
+    const [size, root] = [Number.MAX_SAFE_INTEGER, Buffer.alloc(32).toString('base64')]
+    const { keyId } = broker.broker.checkpointKey.verifier
+    await broker.close()
+    // By nobody, and in this log's name, badly.
+    for (const [name, id] of [['x', Buffer.alloc(4)], [origin, keyId]] as const) {
+      server.answer(200, `${origin}\n${size}\n${root}\n\n\u2014 ${name} ${Buffer.concat([id, Buffer.alloc(64)]).toString('base64')}\n`)
+      const again = await reopen(engine, broker, broker.database, { anchors })
+      await again.register(`bot-${name === 'x' ? 'x' : 'own'}`)
+      await runJobs(again)
+      expect(again.broker.ledger.held).toBeUndefined()
+      expect((await again.send('GET', '/readyz')).status).toBe(200)
+      expect((await anchorsOf(again)).anchors).toMatchObject([{ failure: expect.stringContaining('that the key of this log has not signed: correct anchors') }])
+      expect(linesOf(again, 'error')).toHaveLength(1)
+      expect(await metricsOf(again)).toMatch(/^stint_anchor_failures_total\{kind="http"\} [1-9]/m)
+      await again.close()
+    }
+    // Nothing is sent to where it would be mixed with that.
+    expect(server.requests.filter(({ method }) => method === 'POST')).toHaveLength(server.notes.length)
+  })
+
   test('that only takes begins with the newest after a restart', async () => {
     const server = await startAnchorServer()
     const anchors = [createHttpAnchor({ url: server.url })]
     const broker = await start(engine, anchors)
     await broker.close()
-    const before = sizesIn(server.notes.join(''))
     server.answer(405)
     const again = await reopen(engine, broker, broker.database, { anchors })
     server.answer()
+    server.notes.length = 0
     await runJobs(again)
-    expect(sizesIn(server.notes.join(''))).toEqual([...before, await newestSize(again)])
+    expect(sizesIn(server.notes.join(''))).toEqual([await newestSize(again)])
   })
 
   test('that hangs does not hold up the others', async () => {
@@ -257,19 +357,47 @@ describeEngines('A witness', (engine) => {
     witness.answer(409, '99999\n')
     await runJobs(broker)
     expect(broker.broker.ledger.held).toBeUndefined()
-    expect((await anchorsOf(broker)).anchors).toMatchObject([{ failure: expect.stringMatching(/has signed 99999 entries.*if another broker serves a copy of this log, end it/) }])
+    expect((await anchorsOf(broker)).anchors).toMatchObject([{ failure: expect.stringMatching(/says that it has signed 99999 entries.*another broker serves a copy of this log/) }])
   })
 
   test.each([
-    ['more entries than there are', 409, '99999\n', /has signed 99999 entries, and this log has \d+: this looks like a restored backup/],
-    ['another history', 422, '', /has signed \d+ entries that this log does not go on from: this is not the log that was anchored/],
-  ])('that has signed %s holds a broker that starts', async (_, status, text, why) => {
+    ['more entries than there are', 409, '99999\n', /says that it has signed 99999 entries, and this log has \d+\. If that is true, this is a restored backup/],
+    ['more entries than any log has', 409, '9007199254740991\n', /says that it has signed 9007199254740991 entries, and this log has \d+\. If that is true/],
+    ['another history', 422, '', /says that it has signed \d+ entries that this log does not go on from\. If that is true.* or somebody has rewritten the database/],
+  ])('that says it has signed %s is an alarm to a broker that starts, and holds nothing', async (_, status, text, why) => {
     const { witness, anchors, broker } = await setUp()
     await broker.close()
     witness.answer(status, text)
     const again = await reopen(engine, broker, broker.database, { anchors })
-    expect(again.broker.ledger.held).toMatch(why)
-    expect((await again.send('GET', '/readyz')).status).toBe(503)
+    expect(again.broker.ledger.held).toBeUndefined()
+    expect((await again.send('GET', '/readyz')).status).toBe(200)
+    expect(linesOf(again, 'error')).toMatchObject([{ error: expect.stringMatching(why) }])
+    expect(await metricsOf(again)).toMatch(/^stint_anchor_failures_total\{kind="witness"\} 1$/m)
+  })
+
+  test('that refuses a log from its beginning has only failed', async () => {
+    const witness = await startWitness()
+    witness.answer(422)
+    const broker = await startBroker(engine, { anchors: [createWitnessAnchor({ url: witness.url, key: witness.key })] })
+    await runJobs(broker)
+    expect(broker.broker.ledger.held).toBeUndefined()
+    expect((await anchorsOf(broker)).anchors).toMatchObject([{ failure: expect.stringContaining('does not go on from nothing, which every log does') }])
+  })
+
+  test('raises its alarm once, also behind a fault that is none', async () => {
+    const { witness, broker } = await setUp()
+    await broker.register('bob')
+    for (const [status, text, lines] of [[500, '', 1], [409, '99999\n', 2], [500, '', 2], [409, '99998\n', 2]] as const) {
+      witness.answer(status, text)
+      await runJobs(broker)
+      expect(linesOf(broker, 'error')).toHaveLength(lines)
+    }
+    witness.answer()
+    await runJobs(broker)
+    witness.answer(409, '99999\n')
+    await broker.register('eve')
+    await runJobs(broker)
+    expect(linesOf(broker, 'error')).toHaveLength(3)
   })
 })
 

@@ -235,6 +235,47 @@ describeEngines('Checkpoints', (engine) => {
     expect(await broker.broker.database.read.selectFrom('tree_hash').selectAll().execute()).toEqual([])
   })
 
+  /** The same log with another second entry. */
+  const fork = ({ leaves }: Signed) => [`update audit_event set leaf_hash = ${wrong} where idx = 1`, headOf(leaves.with(1, wrongLeaf))]
+
+  test.for<readonly [string, (log: Signed) => readonly string[]]>([
+    ['rewritten, and all checkpoints taken away', (log) => [...fork(log), 'delete from checkpoint']],
+    ['rewritten, and the newest checkpoint taken away', (log) => [...fork(log), `delete from checkpoint where size = ${log.size}`]],
+    ['left as it is, without its newest checkpoint', ({ size }) => [`delete from checkpoint where size = ${size}`]],
+    ['left as it is, without checkpoints', () => ['delete from checkpoint']],
+  ])('are not signed by a process that remembers one that is gone: of a log that was %s', async ([, change]) => {
+    for (const more of [0, 2]) {
+      const { broker, log } = await startSigned(more)
+      await tamper(broker.database, ...change(log))
+      const before = await listCheckpointsAfter(broker.broker.database.read, -1, 100)
+      await expect(advanceCheckpoint(broker.broker)).rejects.toThrow(`its checkpoint of ${log.size} entries is gone`)
+      expect(broker.broker.ledger.held).toContain('is gone')
+      expect(await isReady(broker)).toBe(503)
+      expect(await listCheckpointsAfter(broker.broker.database.read, -1, 100)).toEqual(before)
+      await expect(addEntry(broker)).rejects.toMatchObject({ code: 'unavailable' })
+    }
+  })
+
+  test.for([
+    ['as large as the one that it remembers', 0, 0],
+    ['larger, of all entries', 2, 0],
+    ['larger, of some entries', 2, 1],
+  ] as const)('do not go on from what another process has signed of a rewritten log: one that is %s', async ([, more, behind]) => {
+    const { broker, log } = await startSigned(more)
+    const forged = log.leaves.with(1, wrongLeaf).slice(0, log.leaves.length - behind)
+    const [size, root] = [forged.length, naiveRoot(forged)]
+    await tamper(
+      broker.database,
+      ...fork(log),
+      'delete from checkpoint',
+      // As a process without a memory would.
+      `insert into checkpoint (size, root, note, created_at) values (${size}, ${hex(root)}, '${broker.broker.checkpointKey.sign({ size, root })}', '2026-01-15T12:00:00.000Z')`,
+    )
+    await expect(advanceCheckpoint(broker.broker)).rejects.toThrow(`entries do not go on from the ${log.size} that were signed`)
+    expect(await listCheckpointsAfter(broker.broker.database.read, -1, 100)).toHaveLength(1)
+    expect(await isReady(broker)).toBe(503)
+  })
+
   test('are signed again after a restart, once what was changed is as it was', async () => {
     const { broker, log } = await startSigned()
     await addEntry(broker)

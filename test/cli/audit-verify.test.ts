@@ -81,7 +81,7 @@ describe('stint audit verify', () => {
         unproven_entries: 0,
         tail_proven_to: 50,
         kept: { size: 50, status: 'proven' },
-        life: { entries: size, grants_issued: expect.any(Number), grants_revoked: expect.any(Number) },
+        life: { entries: size, grants_issued: expect.any(Number), grants_revoked: expect.any(Number), restored_at: [] },
         policy_sets: 1,
         problems: [],
         problems_more: 0,

@@ -12,8 +12,9 @@ export interface FileAnchorOptions {
   readonly origin: string
 }
 
-// The newest note is within: one has a few hundred bytes.
+// What is appended at once is within, and the newest note before it: one has less than 700 bytes.
 const tailBytes = 64 * 1024
+const pieceMax = 64
 
 /**
  * A file, mode 0600, to which checkpoints are appended: whole notes with an empty line between them. It is opened anew each
@@ -32,18 +33,16 @@ export function createFileAnchor({ file, origin }: FileAnchorOptions): KeepingAn
     return { text: buffer.toString('utf8', 0, length), whole: from === 0, stats }
   }
 
-  /** The newest note of the file. Throws `config_invalid` for a file that holds something else. */
+  /**
+   * The note that was appended last, which is the newest: a smaller one behind a larger one is of a log that was restored, and
+   * accepted. Throws `config_invalid` for a file that holds something else.
+   */
   function findLast(text: string, whole: boolean): string | undefined {
-    // Notes and the two parts of each are apart by an empty line. What comes first in a part of the file is no whole one.
-    const parts = text.split(/\n{2,}/).slice(whole ? 0 : 1)
-    const ends = text.endsWith('\n')
-    for (let i = parts.length - 1; i > 0; i--) {
-      const signatures = parts[i] ?? ''
-      // A line that does not end is not all of it, whatever it says.
-      if (i === parts.length - 1 && !ends) continue
-      const note = `${parts[i - 1] ?? ''}\n\n${signatures.trimEnd()}\n`
-      const signed = parseNote(note)
-      if (signed !== undefined && parseCheckpoint(signed.text) !== undefined) return note
+    // A crash may leave zeros for what was not on the disk yet. What is before them was whole, if it ends; no note has any.
+    const pieces = text.split(/\0+/)
+    for (let i = pieces.length - 1; i >= 0; i--) {
+      const note = findLastIn(pieces[i] ?? '', whole && i === 0)
+      if (note !== undefined) return note
     }
     const unfinished = whole && (`${origin}\n`.startsWith(text) || text.startsWith(`${origin}\n`) || /^\0*$/.test(text))
     if (unfinished) return undefined
@@ -62,7 +61,7 @@ export function createFileAnchor({ file, origin }: FileAnchorOptions): KeepingAn
   return {
     kind: 'file',
     name: `file ${file}`,
-    pieceMax: 256,
+    pieceMax,
     last: () =>
       explain(async () => {
         const handle = await openFile(file)
@@ -93,6 +92,22 @@ export function createFileAnchor({ file, origin }: FileAnchorOptions): KeepingAn
         if (there === undefined) await syncFolder(dirname(file))
       }),
   }
+}
+
+/** The last note of a text. What comes first in one that has lost its beginning is no whole one. */
+function findLastIn(text: string, whole: boolean): string | undefined {
+  // Notes and the two parts of each are apart by an empty line.
+  const parts = text.split(/\n{2,}/).slice(whole ? 0 : 1)
+  const ends = text.endsWith('\n')
+  for (let i = parts.length - 1; i > 0; i--) {
+    const signatures = parts[i] ?? ''
+    // A line that does not end is not all of it, whatever it says.
+    if (i === parts.length - 1 && !ends) continue
+    const note = `${parts[i - 1] ?? ''}\n\n${signatures.trimEnd()}\n`
+    const signed = parseNote(note)
+    if (signed !== undefined && parseCheckpoint(signed.text) !== undefined) return note
+  }
+  return undefined
 }
 
 /** The file, or `undefined` where there is none in a folder that is there. */

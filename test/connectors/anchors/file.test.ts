@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { appendFileSync, chmodSync, existsSync, mkdirSync, readFileSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { generateKeyPairSync } from 'node:crypto'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
@@ -66,6 +66,42 @@ describe('A file of checkpoints', () => {
     // What a file system may leave of what was not on the disk yet.
     const { anchor } = setUp('\0'.repeat(200))
     expect(await anchor.last()).toBeUndefined()
+  })
+
+  test('whose newest note has zeros behind it, as a crash leaves them, gives that note, and goes on', async () => {
+    for (const zeros of [1, 5_000, 60_000]) {
+      for (const before of [[1], [1, 2]]) {
+        const { file, anchor } = setUp(before.map(noteOf).join('\n') + '\0'.repeat(zeros))
+        expect((await anchor.last())?.note).toBe(noteOf(before.length))
+        await anchor.keep([noteOf(3)])
+        expect((await anchor.last())?.note).toBe(noteOf(3))
+        // Torn there, it is the one before the zeros again.
+        truncateSync(file, statSync(file).size - 1)
+        expect((await anchor.last())?.note).toBe(noteOf(before.length))
+      }
+    }
+  })
+
+  test('whose newest note is zeros in its middle gives the one before, and nothing made of what is left of it', async () => {
+    for (let from = 1; from < noteOf(7).length; from++) {
+      const torn = noteOf(7)
+      const { anchor } = setUp(`${noteOf(6)}\n${torn.slice(0, from)}\0\0${torn.slice(from + 2)}`)
+      expect((await anchor.last())?.note, String(from)).toBe(noteOf(6))
+    }
+  })
+
+  test('finds the newest note also where all that was appended behind it at once, by the longest of names, is zeros', async () => {
+    const long = `${'x'.repeat(255)}/log`
+    const one = signCheckpoint({ origin: long, size: 1e15, root: Buffer.alloc(32, 1) }, privateKey, Buffer.from('abcd'))
+    const { file } = setUp(`${one}\n${one}`)
+    const anchor = createFileAnchor({ file, origin: long })
+    appendFileSync(file, '\0'.repeat(anchor.pieceMax * (one.length + 10)))
+    expect((await anchor.last())?.note).toBe(one)
+  })
+
+  test('gives what was appended last, be it smaller: so it is once a restored log was accepted', async () => {
+    const { anchor } = setUp(`${noteOf(9)}\n${noteOf(4)}`)
+    expect((await anchor.last())?.note).toBe(noteOf(4))
   })
 
   test('is opened anew each time, so that it may be moved away', async () => {
