@@ -10,7 +10,7 @@ import type { Broker } from './broker.ts'
 export interface Contradiction {
   readonly anchor: string
   readonly size: number
-  /** Base64; of what a witness has signed only the size is told. */
+  /** Base64. */
   readonly root?: string
   /** For the operator: what it looks like. */
   readonly why: string
