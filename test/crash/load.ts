@@ -154,9 +154,12 @@ export function createLoad(options: LoadOptions): Load {
     end: () => gate.end(),
     async moveClock(offMs, move) {
       clock.moves++
-      await move()
-      clock.offMs = offMs
-      clock.moves++
+      try {
+        await move()
+        clock.offMs = offMs
+      } finally {
+        clock.moves++
+      }
     },
     setClock(offMs, logMs) {
       clock.offMs = offMs

@@ -11,7 +11,7 @@ export interface Loading {
   readonly random: Random
   /** The time by which the broker judges, as far as clients can know it. */
   nowMs(): number
-  /** How often the broker's clock was moved; another number before and after a request says that it may be judged by either. */
+  /** Raised when the broker's clock begins to move and when it has: an odd number, or another one after a request than before, says that the request may be judged by either time. */
   clockMoves(): number
   /** Whether the broker may answer that it cannot just then. */
   readonly mayFail: boolean
@@ -112,7 +112,7 @@ export async function prove(
   // 400: a denial, which is recorded as well.
   if (answer?.status === 200 || answer?.status === 400) assertion.spent = 'yes'
   count(loading, answer)
-  return { assertion, answer, disturbed: loading.clockMoves() !== moves }
+  return { assertion, answer, disturbed: moves % 2 === 1 || loading.clockMoves() !== moves }
 }
 
 /** Counts an answer, and reports one that says that the broker could not, where it must always be able to. */
