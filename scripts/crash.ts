@@ -85,7 +85,7 @@ ${engine}: ${rounds} rounds on ${databases} databases in ${seconds.toFixed(0)} s
   killed         ${sum(kills)} times: ${kills.serving} under load, ${kills.justStarted} just after the start, ${kills.starting} while starting, ${kills.migrating} while migrating
   clock moved    ${clockMoves} times, 5 to 15 minutes ahead under load and back behind the kill
   answered       ${counts.answered} requests: ${counts.tokens} tokens, ${counts.denials} denials, ${counts.revocations} revocations, ${counts.changes} changes by an admin
-  unanswered     ${counts.unanswered} requests, of which ${tried.retries} were sent again
+  unanswered     ${counts.unanswered} requests, of which ${tried.retries} were sent again; ${counts.unavailable} were told that it could not be done just then
   checked        ${tried.entries} entries, ${counts.checkpoints} checkpoints as given, ${tried.introspections} tokens by introspection
   replays tried  ${tried.replays}
   slowest start  ${slowestStartMs} ms

@@ -16,14 +16,14 @@ Writes the entries that fit all of the options, the oldest first, one a line, up
 to the newest one of this moment. A lost connection is taken up again behind the
 last entry. The export is recorded in the log.
 
-As jsonl each entry's line is the very bytes that were hashed: SHA-256 of a zero
-byte and the line is its leaf in the tree. The last lines are the proof: the
-policy sets that were in force (policy_set, files), the hashes of the entries, by
-which one that is changed can be named (leaves), the hashes of what was left out
-of the tree (gap, hashes), and the signed checkpoint (checkpoint). With the log's
-public key, kept from before, stint audit verify FILE checks all of it without
-the broker. As csv it is for spreadsheets, without a proof: what one of
-them could take for a formula is made harmless.
+As jsonl each entry's line is the very bytes that were hashed: SHA-256 of a
+zero byte and the line is its leaf in the tree. The last lines are the proof:
+the policy sets that were in force (policy_set, files), the hashes of the
+entries, by which one that is changed can be named (leaves), the hashes of
+what was left out of the tree (gap, hashes), and the signed checkpoint
+(checkpoint). With the log's public key, kept from before, stint audit verify
+FILE checks all of it without the broker. As csv it is for spreadsheets,
+without a proof: what one of them could take for a formula is made harmless.
 
 Options:
   --from TIME      from then on, YYYY-MM-DD or YYYY-MM-DDThh:mm:ssZ in UTC
