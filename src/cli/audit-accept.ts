@@ -1,4 +1,4 @@
-import type { AbandonedCheckpoint, AnchorList, RestoredAccepted } from '../client/records.ts'
+import type { AbandonedCheckpoint, AnchorList, RestoredAccepted } from '../client/log-records.ts'
 import { refusePositionals, requireOption } from './arguments.ts'
 import { CommandError, parseOptions, UsageError, type Command, type Io } from './command.ts'
 import { adminClient, connectionHelp, connectionOptions } from './connection.ts'

@@ -1,4 +1,4 @@
-import type { AuditExportQuery } from '../client/records.ts'
+import type { AuditExportQuery } from '../client/log-records.ts'
 import { readPeriod, refusePositionals } from './arguments.ts'
 import { parseOptions, UsageError, type Command } from './command.ts'
 import { adminClient, brokerOf, connectionHelp, connectionOptions } from './connection.ts'

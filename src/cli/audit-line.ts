@@ -1,4 +1,4 @@
-import type { AuditEntry } from '../client/records.ts'
+import type { AuditEntry } from '../client/log-records.ts'
 import { formatDuration } from '../kernel/duration.ts'
 import { formatTable } from './terminal.ts'
 

@@ -1,4 +1,4 @@
-import type { Receipt } from '../client/records.ts'
+import type { Receipt } from '../client/log-records.ts'
 import { readSingle } from './arguments.ts'
 import { parseOptions, UsageError, type Command } from './command.ts'
 import { adminClient, connectionHelp, connectionOptions } from './connection.ts'

@@ -1,5 +1,5 @@
 import type { AdminClient } from '../client/admin.ts'
-import type { AuditEntry, AuditQuery } from '../client/records.ts'
+import type { AuditEntry, AuditQuery } from '../client/log-records.ts'
 import { readCount, readPeriod, readSingle, refusePositionals } from './arguments.ts'
 import { checkpointCommand } from './audit-checkpoint.ts'
 import { acceptRestoredCommand } from './audit-accept.ts'

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { constants, open, readFile, rename, rm, writeFile, type FileHandle } from 'node:fs/promises'
 import { indexOfLast } from '../client/export.ts'
-import type { AuditExportQuery } from '../client/records.ts'
+import type { AuditExportQuery } from '../client/log-records.ts'
 import { CommandError } from './command.ts'
 import { describeWriteError } from './write-error.ts'
 

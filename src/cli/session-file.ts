@@ -1,10 +1,11 @@
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, rmSync } from 'node:fs'
 import { dirname, isAbsolute, join } from 'node:path'
 import { isObject } from '../client/answer.ts'
 import type { BegunSession } from '../client/records.ts'
 import { parseTime } from '../kernel/clock.ts'
 import { readPrivateFile } from '../kernel/private-file.ts'
 import { CommandError, type Io } from './command.ts'
+import { replaceFile } from './replace-file.ts'
 
 /** A session as `stint login` keeps it, for one broker. */
 export interface SavedSession {
@@ -65,20 +66,10 @@ export function writeSession(origin: string, begun: BegunSession, io: Pick<Io, '
   const path = requireSessionPath(origin, io)
   const { credential, session, subject, role, expires_at: expiresAt } = begun
   const text = `${JSON.stringify({ origin, credential, session, subject, role, expires_at: expiresAt }, undefined, 2)}\n`
-  const temporary = `${path}.${process.pid}.tmp`
   try {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
-    // 'wx' is O_CREAT|O_EXCL: it writes through no link and into no file that somebody has put there.
-    const descriptor = openSync(temporary, 'wx', 0o600)
-    try {
-      writeFileSync(descriptor, text)
-      fsyncSync(descriptor)
-    } finally {
-      closeSync(descriptor)
-    }
-    renameSync(temporary, path)
+    replaceFile(path, text, 0o600)
   } catch (error) {
-    rmSync(temporary, { force: true })
     const code = error instanceof Error && 'code' in error ? String(error.code) : String(error)
     throw new CommandError(`you are signed in, but the session cannot be kept in ${path} (${code})`)
   }

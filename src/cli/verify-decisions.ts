@@ -120,7 +120,7 @@ function createTotal() {
 function describeReplay({ decisions, same, sameElsewhere, wrong, problems, notReplayed }: ReturnType<ReturnType<typeof createTotal>['report']>): Section {
   const skipped = [...notReplayed].map(([why, { decisions: count, index }]) => ({ why, decisions: count, first_index: index }))
   const lines = [
-    decisions === 0 ? 'No decision is recorded in this file.' : `${same} of ${countOf(decisions, 'decision')} come out as they are recorded, by the policy sets in the file.`,
+    decisions === 0 ? 'No decision is recorded in this file.' : `${same} of ${countOf(decisions, 'decision')} ${same === 1 ? 'comes out as it is' : 'come out as they are'} recorded, by the policy sets in the file.`,
     ...(decisions === 0 ? [] : ['What the policy was told, of workloads, times and counts, is taken from the entries.']),
     ...(sameElsewhere === 0 ? [] : [`${sameElsewhere} of them are said to be of another version of Cedar than this program's, ${cedarVersion}, and are the same by both.`]),
     ...problems.map(describeProblem),

@@ -1,10 +1,11 @@
-import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { openCheckpoint, type Checkpoint, type CheckpointProblem } from '../audit/checkpoint.ts'
 import type { NoteVerifier } from '../audit/note.ts'
 import { consistencyNodes, verifyConsistency } from '../audit/proof.ts'
 import { StintError } from '../client/errors.ts'
 import type { LogClient } from '../client/log.ts'
 import { CommandError } from './command.ts'
+import { replaceFile } from './replace-file.ts'
 import type { Section } from './verify-report.ts'
 import { openTileTree } from './verify-tiles.ts'
 import { describeWriteError } from './write-error.ts'
@@ -51,7 +52,7 @@ async function askLog({ log, verifier, kept: keptNote, save }: LiveOptions): Pro
   // What does not go on from the kept one never takes its place.
   const saved = save !== undefined && isGood(verdict)
   if (saved) {
-    replaceFile(save, liveNote)
+    keep(save, liveNote)
     lines.push(`Kept for the next time in ${save}.`)
   } else if (save !== undefined) lines.push(`${save} is left as it was.`)
   return report(verdict, lines, { kept: describe(kept), live: describe(live), tiles, note: liveNote, ...(saved && { saved: save }) })
@@ -118,21 +119,11 @@ function refuseOtherContent(path: string, kept: string): void {
   throw new CommandError(`${path} holds something else than the checkpoint that was kept, and is not written over: choose another name`)
 }
 
-/** Whole or not at all, also if this process ends in the middle. */
-function replaceFile(path: string, text: string): void {
-  const temporary = `${path}.${process.pid}.tmp`
+/** Throws a `CommandError` where that is not possible. */
+function keep(path: string, text: string): void {
   try {
-    // 'wx' is O_CREAT|O_EXCL: it writes through no link and into no file that somebody has put there.
-    const descriptor = openSync(temporary, 'wx', 0o644)
-    try {
-      writeFileSync(descriptor, text)
-      fsyncSync(descriptor)
-    } finally {
-      closeSync(descriptor)
-    }
-    renameSync(temporary, path)
+    replaceFile(path, text, 0o644)
   } catch (error) {
-    rmSync(temporary, { force: true })
     throw new CommandError(`the live log is good, but its checkpoint cannot be kept in ${path}: ${describeWriteError(error)}`)
   }
 }

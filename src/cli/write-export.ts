@@ -1,6 +1,6 @@
 import type { AdminClient } from '../client/admin.ts'
 import { StintError } from '../client/errors.ts'
-import type { AuditExportQuery } from '../client/records.ts'
+import type { AuditExportQuery } from '../client/log-records.ts'
 import type { Io } from './command.ts'
 import type { ExportFile, ExportRange } from './export-file.ts'
 import { createProgress, type Progress } from './progress.ts'

@@ -11,26 +11,8 @@ import { createOperatorMethods, type OperatorMethods } from './operators.ts'
 import { createReceiptMethods, type ReceiptMethods } from './receipts.ts'
 import { createSessionMethods, type SessionMethods } from './sessions.ts'
 import { createSigningKeyMethods, type SigningKeyMethods } from './signing-keys.ts'
-import type {
-  AuditEntry,
-  AuditExport,
-  AuditExportQuery,
-  AuditPage,
-  AuditProofQuery,
-  AuditQuery,
-  PolicyApplied,
-  PolicyChange,
-  PolicyInForce,
-  ProofLines,
-  Recorded,
-  Registration,
-  Revocation,
-  RevocationResult,
-  WorkloadChange,
-  WorkloadPage,
-  WorkloadQuery,
-  WorkloadRecord,
-} from './records.ts'
+import type { AuditEntry, AuditExport, AuditExportQuery, AuditPage, AuditProofQuery, AuditQuery, ProofLines } from './log-records.ts'
+import type { PolicyApplied, PolicyChange, PolicyInForce, Recorded, Registration, Revocation, RevocationResult, WorkloadChange, WorkloadPage, WorkloadQuery, WorkloadRecord } from './records.ts'
 
 /** One operator at one broker. */
 export interface AdminClientOptions extends ConnectionOptions {

@@ -1,6 +1,6 @@
 import { readObject, readObjects, type Shape } from './answer.ts'
 import type { ApiAnswer, ApiRequest } from './http.ts'
-import type { AnchorList, RestorationAcceptance, RestoredAccepted } from './records.ts'
+import type { AnchorList, RestorationAcceptance, RestoredAccepted } from './log-records.ts'
 
 /** What an operator may do about the checkpoints that are kept outside of the database: a part of `AdminClient`. */
 export interface AnchorMethods {

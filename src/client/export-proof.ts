@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { clientError } from './errors.ts'
 import { cutOff, silenceMsMax, waitToRetry, type ExportOptions } from './export.ts'
 import type { ApiStream, Sender } from './http.ts'
-import type { AuditProofQuery, ProofLines } from './records.ts'
+import type { AuditProofQuery, ProofLines } from './log-records.ts'
 
 // A policy set has at most 16 MiB of text, of which JSON may make six times as much.
 const lineBytesMax = 128 * 1024 * 1024

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { isObject } from './answer.ts'
 import { clientError, StintError } from './errors.ts'
 import type { ApiStream, Sender } from './http.ts'
-import type { AuditExport, AuditExportQuery, ExportedLines } from './records.ts'
+import type { AuditExport, AuditExportQuery, ExportedLines } from './log-records.ts'
 
 /** How an export is taken up again when its connection is lost. */
 export interface ExportOptions {

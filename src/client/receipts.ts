@@ -1,7 +1,7 @@
 import { readObject, readObjects, type Shape } from './answer.ts'
 import { clientError } from './errors.ts'
 import type { ApiAnswer, ApiRequest } from './http.ts'
-import type { Receipt } from './records.ts'
+import type { Receipt } from './log-records.ts'
 
 /** What an operator may prove of one grant: a part of `AdminClient`. */
 export interface ReceiptMethods {

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { describe, expect, it } from 'vitest'
 import { createAdminClient } from '../../src/client/admin.ts'
-import type { AuditProofQuery, ProofLines } from '../../src/client/records.ts'
+import type { AuditProofQuery, ProofLines } from '../../src/client/log-records.ts'
 import { listen } from './raw-server.ts'
 
 const token = `stint_op_${'0'.repeat(16)}_${'A'.repeat(43)}`
