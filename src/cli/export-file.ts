@@ -76,8 +76,15 @@ export async function reopenExportFile(path: string, plan: ExportPlan): Promise<
   const file = await openPart(part, constants.O_RDWR | constants.O_APPEND | constants.O_NOFOLLOW, (code) =>
     code === 'ENOENT' ? `there is no ${part} to go on with: leave --resume out` : undefined,
   )
+  let query: AuditExportQuery | undefined
+  try {
+    query = await cutToRest(file, part, noted)
+  } catch (error) {
+    await file.close()
+    throw error
+  }
   return {
-    query: await cutToRest(file, part, noted),
+    query,
     range: { first, last },
     begin: async () => undefined,
     beginProof: () => noteEntries(file, part, notes, noted),

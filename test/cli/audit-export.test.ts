@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { join } from 'node:path'
 import { getRequestListener } from '@hono/node-server'
@@ -48,6 +48,20 @@ function expectProven({ broker }: TestBroker, text: string, bodies: readonly str
   expect(rebuilt.indexes).toHaveLength(bodies.length)
   return rebuilt
 }
+
+/** The files that this process has open, where the system tells. */
+function openFiles(): readonly string[] {
+  const folder = '/proc/self/fd'
+  if (!existsSync(folder)) return []
+  return readdirSync(folder).flatMap((name) => {
+    try {
+      return [readlinkSync(join(folder, name))]
+    } catch {
+      return []
+    }
+  })
+}
+
 const exportsOf = async (broker: TestBroker) => (await broker.events()).filter((event) => event.type === 'audit.exported')
 
 let set: Awaited<ReturnType<typeof setUp>>
@@ -372,6 +386,7 @@ describe('stint audit export --resume', () => {
     expect((await run(resume)).err).toContain('does not say where')
     writeFileSync(`${file}.part.json`, JSON.stringify({ ...notes, entries_bytes: 10 }))
     expect((await run(resume)).err).toContain('has lost entries that it had: remove it')
+    expect(openFiles()).not.toContain(`${file}.part`)
     writeFileSync(file, 'mine')
     expect((await run(resume)).err).toContain('exists already and is left as it is')
     expect(readFileSync(file, 'utf8')).toBe('mine')
