@@ -27,7 +27,12 @@ function fillDisk(folder: string): () => void {
   for (let i = 0; ; i++) {
     const { bavail, bsize } = statfsSync(folder)
     if (bavail === 0) break
-    writeFileSync(`${filler}-${i}`, Buffer.alloc(Math.min(bavail * bsize, 16 * 1024 * 1024)))
+    try {
+      writeFileSync(`${filler}-${i}`, Buffer.alloc(Math.min(bavail * bsize, 16 * 1024 * 1024)))
+    } catch (error) {
+      // The broker took some of it meanwhile. What fitted is written, so that the next look says whether anything is left.
+      if (!(error instanceof Error && 'code' in error && error.code === 'ENOSPC')) throw error
+    }
   }
   return () => spawnSync('sh', ['-c', `rm -f '${filler}'-*`])
 }

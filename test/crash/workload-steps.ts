@@ -106,8 +106,11 @@ export async function prove(
   const moves = loading.clockMoves()
   const { book, client, random } = loading
   const { form, expiresAtMs } = agent.prove(loading.nowMs(), 60 + random.below(240))
-  const assertion: SentAssertion = { path, form: { ...form, ...parameters }, workload: agent.name, expiresAtMs, ...(mark !== undefined && { mark }), spent: 'maybe' }
-  const answer = await client.send({ method: 'POST', path, form: assertion.form })
+  const sent = { path, form: { ...form, ...parameters }, workload: agent.name, expiresAtMs }
+  const answer = await client.send({ method: 'POST', path, form: sent.form })
+  // One that was refused spent nothing: what is recorded under the mark later was another one's doing.
+  const refused = answer !== undefined && cameToNothing(answer) && !leavesOpen(answer)
+  const assertion: SentAssertion = { ...sent, ...(mark !== undefined && !refused && { mark }), spent: 'maybe' }
   if (answer?.status !== 0) book.assertions.push(assertion)
   // 400: a denial, which is recorded as well.
   if (answer?.status === 200 || answer?.status === 400) assertion.spent = 'yes'
@@ -128,7 +131,10 @@ export function count({ book, mayFail }: Loading, answer: Answer | undefined): v
 
 /** What is known of a change that came to no answer, or to one that says that it could not be done. */
 export function settle(change: Change, answer: Answer | undefined): void {
-  if (answer === undefined) return
-  // The one refusal that leaves it open: the answer to a COMMIT was lost.
-  change.told = answer.text.includes('not known') ? 'unanswered' : 'refused'
+  if (answer !== undefined) change.told = leavesOpen(answer) ? 'unanswered' : 'refused'
+}
+
+/** The one refusal that leaves open what became of it: the answer to a COMMIT was lost. */
+function leavesOpen({ text }: Answer): boolean {
+  return text.includes('not known')
 }
