@@ -1,6 +1,4 @@
-import { once } from 'node:events'
-import { createServer } from 'node:http'
-import { onTestFinished } from 'vitest'
+import { listen } from './listen.ts'
 
 /** An endpoint that keeps what is posted to it, and gives the newest back. */
 export interface AnchorServer {
@@ -18,7 +16,7 @@ export async function startAnchorServer(): Promise<AnchorServer> {
   const requests: AnchorServer['requests'] = []
   let other: { status: number; text: string; headers: Readonly<Record<string, string>> } | undefined
   let hanging = false
-  const server = createServer((request, response) => {
+  const origin = await listen((request, response) => {
     requests.push({ method: request.method ?? '', headers: request.headers })
     const pieces: Buffer[] = []
     request.on('data', (piece: Buffer) => pieces.push(piece))
@@ -34,16 +32,8 @@ export async function startAnchorServer(): Promise<AnchorServer> {
       return response.writeHead(200, { 'content-type': 'text/plain' }).end(newest)
     })
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  if (typeof address !== 'object' || address === null) throw new Error('no port')
-  onTestFinished(() => {
-    server.closeAllConnections()
-    server.close()
-  })
   return {
-    url: `http://127.0.0.1:${address.port}/stint`,
+    url: `${origin}/stint`,
     notes,
     requests,
     answer(status, text = '', headers = {}) {

@@ -1,9 +1,7 @@
 import { createPrivateKey } from 'node:crypto'
-import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
-import { createServer } from 'node:http'
 import { basename, dirname, join } from 'node:path'
-import { expect, onTestFinished, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { routes } from '../src/http/app.ts'
 import type { Route } from '../src/http/route.ts'
 import { createAgent, getToken, issuer, startBroker, type TestAgent, type TestBroker } from './broker.ts'
@@ -12,25 +10,18 @@ import { makeMarked, search, watch, watchKey, type Canary } from './canary/secre
 import { startCompanyIssuer, type CompanyIssuer } from './company-issuer.ts'
 import { createTestClock, describeEngines } from './harness.ts'
 import { makeCode, proofForCode, proofForWorkload, redeem } from './http/proofs.ts'
+import { listen } from './listen.ts'
 
 const rootKey = Buffer.from('the root key of this test, 32 by')
 
 /** Receives traces; everything that was posted. */
 async function startCollector() {
   const received: Buffer[] = []
-  const server = createServer((request, response) => {
+  const url = await listen((request, response) => {
     request.on('data', (piece: Buffer) => received.push(piece))
     request.on('end', () => response.end())
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  onTestFinished(() => {
-    server.closeAllConnections()
-    server.close()
-  })
-  const address = server.address()
-  if (typeof address !== 'object' || address === null) throw new Error('no port')
-  return { url: `http://127.0.0.1:${address.port}`, received }
+  return { url, received }
 }
 
 /** Every column of every table. */

@@ -1,9 +1,9 @@
-import { once } from 'node:events'
-import { createServer, type RequestListener } from 'node:http'
+import type { RequestListener } from 'node:http'
 import { exportJWK, generateKeyPair } from 'jose'
 import { onTestFinished, vi } from 'vitest'
 import type { SignInSettings } from '../src/broker/sign-in.ts'
 import { clientId } from './company-issuer.ts'
+import { listen } from './listen.ts'
 
 /** A real OpenID Connect provider, as a company has one. Whoever logs in is in the groups that the test gave. */
 export interface CompanyProvider {
@@ -19,16 +19,7 @@ export interface ProviderOptions {
 
 export async function startCompanyProvider({ groups = ['platform-admins'], deviceFlow = true, idTokenAlg = 'RS256' }: ProviderOptions = {}): Promise<CompanyProvider> {
   let handle: RequestListener | undefined
-  const server = createServer((request, response) => handle?.(request, response))
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  if (typeof address !== 'object' || address === null) throw new Error('no port')
-  onTestFinished(() => {
-    server.closeAllConnections()
-    server.close()
-  })
-  const url = `http://127.0.0.1:${address.port}`
+  const url = await listen((request, response) => handle?.(request, response))
   const { privateKey } = await generateKeyPair(idTokenAlg, { extractable: true })
   // It says on the console what is not meant for production: nothing of this is.
   const quiet = [vi.spyOn(console, 'warn'), vi.spyOn(console, 'info')].map((spy) => spy.mockImplementation(() => undefined))

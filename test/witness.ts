@@ -1,10 +1,8 @@
 import { generateKeyPairSync, sign } from 'node:crypto'
-import { once } from 'node:events'
-import { createServer } from 'node:http'
-import { onTestFinished } from 'vitest'
 import { parseCheckpoint } from '../src/audit/checkpoint.ts'
 import { findSignature, formatSignature, formatVerifierKey, parseNote, parseVerifierKey } from '../src/audit/note.ts'
 import { verifyConsistency } from '../src/audit/proof.ts'
+import { listen } from './listen.ts'
 
 interface Answer {
   readonly status: number
@@ -68,7 +66,7 @@ export async function startWitness(name = 'witness.test/w1'): Promise<TestWitnes
     return { status: 200, text: cosign(signed.text) }
   }
 
-  const server = createServer((request, response) => {
+  const origin = await listen((request, response) => {
     const pieces: Buffer[] = []
     request.on('data', (piece: Buffer) => pieces.push(piece))
     request.on('end', () => {
@@ -79,16 +77,8 @@ export async function startWitness(name = 'witness.test/w1'): Promise<TestWitnes
       response.writeHead(status, { 'content-type': type }).end(text)
     })
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  if (typeof address !== 'object' || address === null) throw new Error('no port')
-  onTestFinished(() => {
-    server.closeAllConnections()
-    server.close()
-  })
   return {
-    url: `http://127.0.0.1:${address.port}/submit`,
+    url: `${origin}/submit`,
     key,
     seen,
     sent,

@@ -1,12 +1,11 @@
-import { once } from 'node:events'
 import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:http'
 import { join } from 'node:path'
 import { getRequestListener } from '@hono/node-server'
-import { beforeEach, describe, expect, it, onTestFinished } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import { csvHeader, formatCsvLine } from '../../src/audit/csv.ts'
 import { rebuild, type Rebuilt } from '../audit/rebuild.ts'
 import { startBroker, type TestBroker } from '../broker.ts'
+import { listen } from '../listen.ts'
 import { runShell, startProgram } from '../program.ts'
 import { note } from '../storage/changes.ts'
 import { startTcpProxy } from '../storage/tcp-proxy.ts'
@@ -15,16 +14,8 @@ import { createFolder, runRecorded, type Surroundings } from './recorder.ts'
 /** A broker behind a wire that the test can cut, and the command line of an auditor there. */
 async function setUp() {
   const broker = await startBroker('sqlite')
-  const server = createServer((request, response) => void getRequestListener(broker.app.fetch)(request, response))
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  onTestFinished(() => {
-    server.closeAllConnections()
-    server.close()
-  })
-  const address = server.address()
-  if (address === null || typeof address === 'string') throw new Error('no port')
-  const proxy = await startTcpProxy(address.port)
+  const origin = await listen(getRequestListener(broker.app.fetch))
+  const proxy = await startTcpProxy(Number(new URL(origin).port))
   const env = { STINT_URL: `http://127.0.0.1:${proxy.port}`, STINT_OPERATOR_TOKEN: await broker.createOperator('auditor') }
   const run = (args: readonly string[], more: Surroundings = {}) => runRecorded(['audit', 'export', ...args], { ...more, env })
   return { broker, proxy, env, run, folder: createFolder() }

@@ -1,9 +1,7 @@
-import { once } from 'node:events'
 import { readFileSync, truncateSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:http'
 import { join } from 'node:path'
 import { getRequestListener } from '@hono/node-server'
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { formatVerifierKey } from '../../src/audit/note.ts'
 import { csvHeader, formatCsvLine } from '../../src/audit/csv.ts'
 import { leafHash } from '../../src/audit/encode.ts'
@@ -11,6 +9,7 @@ import { appendLeaf, rootOf, type Frontier } from '../../src/audit/merkle.ts'
 import { verifyFile } from '../../src/cli/verify-file.ts'
 import { createLogKey, generateLog, writeGeneratedLog } from '../audit/generated-log.ts'
 import { getToken, startBroker } from '../broker.ts'
+import { listen } from '../listen.ts'
 import { createFolder, runRecorded } from './recorder.ts'
 
 const verify = (args: readonly string[], env = {}) => runRecorded(['audit', 'verify', ...args], { env })
@@ -30,20 +29,6 @@ function setUp(entries = 120) {
     return write(`${texts.length}.checkpoint`, key.sign({ size: texts.length, root: rootOf(frontier) }))
   }
   return { folder, file, key, bodies, write, keep, size: bodies.length }
-}
-
-/** The URL of a server of this machine that answers so. */
-async function listen(answer: Parameters<typeof getRequestListener>[0]): Promise<string> {
-  const server = createServer((request, response) => void getRequestListener(answer)(request, response))
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  onTestFinished(() => {
-    server.closeAllConnections()
-    server.close()
-  })
-  const address = server.address()
-  if (address === null || typeof address === 'string') throw new Error('no port')
-  return `http://127.0.0.1:${address.port}`
 }
 
 describe('stint audit verify', () => {
@@ -194,7 +179,7 @@ describe('A file in many pieces', () => {
 describe('With a broker that listens', () => {
   test('what it gives verifies: an export, its decisions, a receipt, and its live log', async () => {
     const broker = await startBroker('sqlite')
-    const url = await listen(broker.app.fetch)
+    const url = await listen(getRequestListener(broker.app.fetch))
     const folder = createFolder()
     const at = (name: string): string => join(folder, name)
     const env = { STINT_URL: url, STINT_OPERATOR_TOKEN: broker.adminCredential }

@@ -3,7 +3,7 @@ import { decodeJwt } from 'jose'
 import { describe, expect, it } from 'vitest'
 import { createAgentClient, type AgentClientOptions } from '../../src/client/agent.ts'
 import { generatePrivateJwk, importAgentKey } from '../../src/client/key.ts'
-import { listen } from './raw-server.ts'
+import { listen } from '../listen.ts'
 
 const key = await importAgentKey(await generatePrivateJwk())
 const token = {

@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { describe, expect, it } from 'vitest'
 import { createAdminClient } from '../../src/client/admin.ts'
 import type { AuditProofQuery, ProofLines } from '../../src/client/log-records.ts'
-import { listen } from './raw-server.ts'
+import { listen } from '../listen.ts'
 
 const token = `stint_op_${'0'.repeat(16)}_${'A'.repeat(43)}`
 const set = '{"policy_set":"é","files":{"a.cedar":"permit"}}\n'

@@ -7,7 +7,7 @@ import { createAdminClient } from '../../src/client/admin.ts'
 import { StintError } from '../../src/client/errors.ts'
 import { describeFailure } from '../../src/client/failure.ts'
 import { createSender, type ApiRequest } from '../../src/client/http.ts'
-import { listen } from './raw-server.ts'
+import { listen } from '../listen.ts'
 
 const get: ApiRequest = { method: 'GET', path: '/v1/policy', bearer: 'stint_op_secret-secret-secret' }
 

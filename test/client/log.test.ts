@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { createLogClient } from '../../src/client/log.ts'
-import { listen } from './raw-server.ts'
+import { listen } from '../listen.ts'
 
 /** A client of a log that answers each path with as many hashes as its width says, and the paths it asks for. */
 async function openLog() {

@@ -1,10 +1,8 @@
-import { createServer } from 'node:http'
-import { once } from 'node:events'
 import { getRequestListener } from '@hono/node-server'
-import { onTestFinished } from 'vitest'
 import { createAdminClient, type AdminClient } from '../../src/client/admin.ts'
 import { systemClock } from '../../src/kernel/clock.ts'
 import { startBroker, type BrokerOptions, type TestBroker } from '../broker.ts'
+import { listen } from '../listen.ts'
 
 export interface RealBroker {
   readonly url: string
@@ -38,20 +36,11 @@ permit (principal in Team::"support", action == Action::"tickets:delete", resour
 /** A whole broker that listens on a free port of this machine, by the machine's clock; gone after the test. */
 export async function startRealBroker(options: Pick<BrokerOptions, 'signIn' | 'anchors'> = {}): Promise<RealBroker> {
   let broker: TestBroker | undefined
-  const server = createServer((request, response) => {
+  // The issuer is where the broker listens, and that is known only now.
+  const url = await listen((request, response) => {
     if (broker === undefined) throw new Error('the broker is not there yet')
     void getRequestListener(broker.app.fetch)(request, response)
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  if (typeof address !== 'object' || address === null) throw new Error('no port')
-  onTestFinished(() => {
-    server.closeAllConnections()
-    server.close()
-  })
-  // The issuer is where the broker listens, and that is known only now.
-  const url = `http://127.0.0.1:${address.port}`
   const policies = new Map(Object.entries(policyFiles))
   broker = await startBroker('sqlite', { issuer: url, development: true, clock: systemClock, policies, ...options })
   const operator = broker.adminCredential

@@ -24,15 +24,13 @@ function mountDisk(megabytes: number): string | undefined {
 /** Takes all the room that there is, and gives it back. */
 function fillDisk(folder: string): () => void {
   const filler = join(folder, 'filler')
-  for (let i = 0; ; i++) {
-    const { bavail, bsize } = statfsSync(folder)
-    if (bavail === 0) break
-    try {
-      writeFileSync(`${filler}-${i}`, Buffer.alloc(Math.min(bavail * bsize, 16 * 1024 * 1024)))
-    } catch (error) {
-      // The broker took some of it meanwhile. What fitted is written, so that the next look says whether anything is left.
-      if (!(error instanceof Error && 'code' in error && error.code === 'ENOSPC')) throw error
-    }
+  const { bavail, bsize } = statfsSync(folder)
+  const piece = Buffer.alloc(16 * 1024 * 1024)
+  try {
+    // To the refusal, not to a count of what is free: the broker takes some of it meanwhile.
+    for (let i = 0; i <= Math.ceil((bavail * bsize) / piece.length); i++) writeFileSync(`${filler}-${i}`, piece)
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ENOSPC')) throw error
   }
   return () => spawnSync('sh', ['-c', `rm -f '${filler}'-*`])
 }

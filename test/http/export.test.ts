@@ -1,5 +1,4 @@
 import { once } from 'node:events'
-import { createServer } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
 import { expect, onTestFinished, test } from 'vitest'
@@ -8,6 +7,7 @@ import { createExportPlaces } from '../../src/broker/export-audit.ts'
 import { getToken, startBroker, type TestBroker } from '../broker.ts'
 import { naiveLeaf } from '../audit/naive-tree.ts'
 import { describeEngines } from '../harness.ts'
+import { listen } from '../listen.ts'
 import { note } from '../storage/changes.ts'
 import { unrecorded } from './admin-requests.ts'
 
@@ -243,16 +243,7 @@ test('one operator cannot take all the places', () => {
 
 /** The broker behind a real server; returns its port. */
 async function serve({ app }: TestBroker): Promise<number> {
-  const server = createServer((request, response) => void getRequestListener(app.fetch)(request, response))
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  onTestFinished(() => {
-    server.closeAllConnections()
-    server.close()
-  })
-  const address = server.address()
-  if (address === null || typeof address === 'string') throw new Error('no port')
-  return address.port
+  return Number(new URL(await listen(getRequestListener(app.fetch))).port)
 }
 
 const authorize = ({ adminCredential }: TestBroker) => ({ authorization: `Bearer ${adminCredential}` })

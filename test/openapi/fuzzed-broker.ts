@@ -1,13 +1,12 @@
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
 import { mkdirSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:http'
 import { dirname, join } from 'node:path'
-import { expect, onTestFinished } from 'vitest'
+import { expect } from 'vitest'
 import { systemClock } from '../../src/kernel/clock.ts'
 import { createAgent, dayMs, issuer, testPolicies, trustDomain, type TestAgent } from '../broker.ts'
 import { findFreePort } from '../free-port.ts'
 import { createTestFolder } from '../harness.ts'
+import { listen } from '../listen.ts'
 import { runProgram, startProgram, type Program } from '../program.ts'
 
 /** A broker in production, as a process of its own on a SQLite file, behind a proxy that is not there: plain HTTP on loopback. */
@@ -86,20 +85,12 @@ log: { level: debug }
 
 /** Serves fresh proofs and keys to the fuzzer's hooks, which cannot sign; returns its address. */
 export async function startMaker(agent: TestAgent): Promise<string> {
-  const server = createServer((request, response) => {
+  const origin = await listen((request, response) => {
     void (async () => {
       if (request.url === '/jwks') response.end(JSON.stringify({ keys: [(await createAgent('any', issuer, { nowMs: () => 0, advance: () => undefined, set: () => undefined })).publicJwk] }))
       else response.end(agent.assert())
     })()
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  onTestFinished(() => {
-    server.closeAllConnections()
-    server.close()
-  })
-  const address = server.address()
-  if (typeof address !== 'object' || address === null) throw new Error('no port')
-  return `http://127.0.0.1:${address.port}/`
+  return `${origin}/`
 }
 

@@ -2,7 +2,7 @@ import { createServer, type RequestListener } from 'node:http'
 import { once } from 'node:events'
 import { onTestFinished } from 'vitest'
 
-/** A server that answers as the test says, for what no real broker would do. Returns its origin; closed after the test. */
+/** A server on a free port of this machine that answers so; closed after the test. Returns its origin. */
 export async function listen(listener: RequestListener): Promise<string> {
   const server = createServer(listener)
   server.listen(0, '127.0.0.1')
