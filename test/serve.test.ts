@@ -93,6 +93,7 @@ describe('stint serve --dev', () => {
     expect(await first.stop()).toMatchObject({ code: 0, err: '', out: expect.stringContaining('Stopping: finishing what was begun.') })
     const second = serve()
     await second.until('Ctrl-C stops it.')
+    expect(second.said().out).toContain('The admin credential was shown at the first start and is kept nowhere')
     expect(second.said().out).not.toMatch(/stint_op_|eyJ|Its claims/)
     const [token = '', address = ''] = commands
     const still = await runShell(`${token}\n${address}\nnpx stint workload list`, { cwd })

@@ -25,7 +25,10 @@ const dayMs = 86_400_000
  */
 export async function introduce({ running, keyFile, shownKeyFile }: IntroductionOptions, io: Io): Promise<void> {
   const { broker } = running.composition
-  if ((await countOperators(broker.database.read)) > 0) return
+  if ((await countOperators(broker.database.read)) > 0) {
+    io.out('The admin credential was shown at the first start and is kept nowhere; without it, delete the folder and start afresh.\n')
+    return
+  }
   const operator = await createFirstOperator(broker, { actor: { kind: 'stint', id: 'start' } }, 'admin')
   io.out(`
 The admin credential, shown this once (only its hash is kept):

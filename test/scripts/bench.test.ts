@@ -1,7 +1,5 @@
 import { execFile, spawnSync } from 'node:child_process'
-import { once } from 'node:events'
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:http'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { describe, expect, onTestFinished, test } from 'vitest'
@@ -15,6 +13,7 @@ import { mergeHistograms, medianOf, percentileOf, ratioOf, spreadOf } from '../.
 import type { Subject } from '../../scripts/bench/subject.ts'
 import { findGenerator, ownGenerator, parseResult, sendLoad } from '../../scripts/bench/wrk.ts'
 import { createTestFolder } from '../harness.ts'
+import { listen } from '../listen.ts'
 
 const script = join(import.meta.dirname, '../../scripts/bench.ts')
 const wrk = spawnSync('wrk', ['-v']).error === undefined
@@ -84,22 +83,15 @@ describe('What the load generator prints', () => {
 describe('A load generator', () => {
   async function startEcho(status: number): Promise<{ url: string; bodies: string[] }> {
     const bodies: string[] = []
-    const server = createServer((request, response) => {
+    const origin = await listen((request, response) => {
       let body = ''
       request.on('data', (piece) => (body += String(piece)))
       request.on('end', () => {
         bodies.push(body)
         setTimeout(() => response.writeHead(status, { 'content-length': 2 }).end('ok'), 5)
       })
-    }).listen(0, '127.0.0.1')
-    await once(server, 'listening')
-    onTestFinished(() => {
-      server.closeAllConnections()
-      server.close()
     })
-    const address = server.address()
-    if (typeof address !== 'object' || address === null) throw new Error('no port')
-    return { url: `http://127.0.0.1:${address.port}/token`, bodies }
+    return { url: `${origin}/token`, bodies }
   }
 
   function writeBodies(count: number): string[] {
