@@ -42,6 +42,7 @@ export async function emptyDatabase(server: Server, database: string): Promise<v
         execute format('delete from %I', name);
       end loop;
       insert into log_head values (1, 0, 0, '1970-01-01T00:00:00.000Z', sha256(''), '');
+      insert into sweep values (1, -1);
     end $$`,
   )
 }

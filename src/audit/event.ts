@@ -35,14 +35,27 @@ interface OfWorkload extends Common {
 }
 
 /** What an agent asked for. `target`, `task` and `ttl_seconds` are its own assertions (invariant 9). */
-interface OfRequest extends OfWorkload {
+interface OfRequest extends OfWorkload, Proven {
   readonly tool: string
   readonly actions: readonly string[]
   readonly target?: string
   readonly task?: string
   readonly ttl_seconds: number
-  /** The `kid` of the key that proved the workload. */
-  readonly proof_kid: string
+  /** Why, in the caller's words. */
+  readonly reason?: string
+}
+
+/** How the workload proved itself: by the key of this `kid`, or by a token that Stint had issued to it under that grant. */
+interface Proven {
+  readonly proof_kid?: string
+  readonly proof_grant?: string
+}
+
+/** What happened to a grant, of which the log tells already what it is for. */
+interface OfGrant extends OfWorkload {
+  readonly grant: string
+  readonly tool: string
+  readonly task?: string
 }
 
 /** What somebody tried to prove when they were not believed. */
@@ -115,15 +128,50 @@ export type AuditEvent =
       /** How the grant ends before its time (invariant 8). */
       ends: 'introspection'
       token_kid: string
+      /** The first grant of which this one is a renewal. */
+      renews?: string
       decision: DecisionRecord
     })
-  | (OfRequest & { type: 'grant.denied'; decision: DecisionRecord })
-  | (OfWorkload & { type: 'grant.refused'; code: string; detail: string; proof_kid: string })
-  | (OfWorkload & { type: 'grant.revoked'; grant: string; tool: string; task?: string; reason?: string })
+  /** The intent: from here on something may live in the tool (invariant 2). */
+  | (OfRequest & {
+      type: 'grant.minting'
+      grant: string
+      connector: string
+      expires_at: string
+      ends: 'immediate' | 'propagating' | 'introspection' | 'expiry'
+      renews?: string
+      decision: DecisionRecord
+    })
+  /** It was made, and is given out. `reference` is what the tool calls it. */
+  | (OfGrant & { type: 'grant.activated'; reference?: string; dies_at?: string })
+  /** Nothing was made. */
+  | (OfGrant & { type: 'grant.failed'; detail: string })
+  /** Whether anything was made is not known, nor can it be found; until then it may live. */
+  | (OfGrant & { type: 'grant.unknown'; detail: string; may_live_until: string })
+  /** The same credential for longer. */
+  | (OfRequest & { type: 'grant.renewed'; grant: string; expires_at: string; decision: DecisionRecord })
+  /** It opens nothing any more: the tool has confirmed it, or its own time is over. */
+  | (OfGrant & { type: 'grant.ended'; cause: 'revoked' | 'expired' | 'undone'; effect: 'immediate' | 'propagating' | 'introspection' | 'expiry' })
+  /** It cannot be ended before that time, whatever is done. */
+  | (OfGrant & { type: 'grant.outlives'; may_live_until: string })
+  /** The tool has refused to end it so often that nobody tries any more: somebody has to look. */
+  | (OfGrant & { type: 'grant.stuck'; tries: number; detail: string })
+  | (OfGrant & { type: 'grant.retried' | 'grant.written_off'; reason: string })
+  | (OfRequest & { type: 'grant.denied'; grant?: string; decision: DecisionRecord })
+  | (OfWorkload & Proven & { type: 'grant.refused'; code: string; detail: string })
+  | (OfGrant & { type: 'grant.revoked'; reason?: string })
+  /** What was found in a tool without a live grant, and ended. */
+  | (Common & { type: 'orphan.ended'; tool: string; grant: string; reference: string })
+  /** The refresh token of a tool is used up, or may be: nothing is lent there until an admin gives another. */
+  | (Common & { type: 'tool.needs_reconnection'; tool: string; detail: string })
+  | (Common & { type: 'secret.stored'; secret: string; version: number })
   | (Common & {
       type: 'grants.revoked'
       /** Every grant that fits all members given here, and that stands before this entry, is revoked by it. */
-      selector: { readonly workload?: string; readonly task?: string; readonly before?: string }
+      selector: { readonly workload?: string; readonly tool?: string; readonly task?: string; readonly before?: string }
+      /** The team that was named, where the workloads followed from it: one entry for each of them. */
+      owner?: string
+      tool?: string
       workload?: string
       task?: string
       reason?: string
@@ -141,6 +189,8 @@ export type AuditEvent =
   /** Requests of a workload that was over its own limit and was told to wait. */
   | (OfWorkload & { type: 'requests.limited'; count: number; since: string; until: string })
   | (OfWorkload & { type: 'introspection.refused' | 'revocation.refused'; grant: string; proof_kid: string })
+  /** A workload named a grant that is another's. */
+  | (OfWorkload & Proven & { type: 'access.refused'; grant: string; method: string; route: string })
 
 export type AuditEventType = AuditEvent['type']
 
@@ -148,7 +198,9 @@ export type AuditEventType = AuditEvent['type']
 type EventOf<T, E = AuditEvent> = E extends { type: infer U } ? (T extends U ? E : never) : never
 type FieldsOf<T extends AuditEventType> = Exclude<keyof EventOf<T>, 'type' | 'actor' | 'request_id'>
 
-const ofRequest = ['workload', 'tool', 'actions', 'target', 'task', 'ttl_seconds', 'proof_kid'] as const
+const proven = ['proof_kid', 'proof_grant'] as const
+const ofRequest = ['workload', 'tool', 'actions', 'target', 'task', 'ttl_seconds', 'reason', ...proven] as const
+const ofGrant = ['workload', 'grant', 'tool', 'task'] as const
 const ofKey = ['workload', 'kid', 'alg'] as const
 const ofStatus = ['workload', 'reason'] as const
 const ofForeignGrant = ['workload', 'grant', 'proof_kid'] as const
@@ -181,11 +233,25 @@ export const eventFields: { readonly [T in AuditEventType]: readonly FieldsOf<T>
   'key.replaced': ['use', 'kid', 'successor', 'verify_until'],
   'key.erased': ['use', 'kid'],
   'audit.exported': ['format', 'selector', 'first', 'last'],
-  'grant.issued': [...ofRequest, 'grant', 'audience', 'expires_at', 'ends', 'token_kid', 'decision'],
-  'grant.denied': [...ofRequest, 'decision'],
-  'grant.refused': ['workload', 'code', 'detail', 'proof_kid'],
-  'grant.revoked': ['workload', 'grant', 'tool', 'task', 'reason'],
-  'grants.revoked': ['selector', 'workload', 'task', 'reason'],
+  'grant.issued': [...ofRequest, 'grant', 'audience', 'expires_at', 'ends', 'token_kid', 'renews', 'decision'],
+  'grant.minting': [...ofRequest, 'grant', 'connector', 'expires_at', 'ends', 'renews', 'decision'],
+  'grant.activated': [...ofGrant, 'reference', 'dies_at'],
+  'grant.failed': [...ofGrant, 'detail'],
+  'grant.unknown': [...ofGrant, 'detail', 'may_live_until'],
+  'grant.renewed': [...ofRequest, 'grant', 'expires_at', 'decision'],
+  'grant.ended': [...ofGrant, 'cause', 'effect'],
+  'grant.outlives': [...ofGrant, 'may_live_until'],
+  'grant.stuck': [...ofGrant, 'tries', 'detail'],
+  'grant.retried': [...ofGrant, 'reason'],
+  'grant.written_off': [...ofGrant, 'reason'],
+  'grant.denied': [...ofRequest, 'grant', 'decision'],
+  'grant.refused': ['workload', 'code', 'detail', ...proven],
+  'grant.revoked': [...ofGrant, 'reason'],
+  'grants.revoked': ['selector', 'owner', 'workload', 'tool', 'task', 'reason'],
+  'orphan.ended': ['tool', 'grant', 'reference'],
+  'tool.needs_reconnection': ['tool', 'detail'],
+  'secret.stored': ['secret', 'version'],
+  'access.refused': ['workload', 'grant', 'method', 'route', ...proven],
   'authentication.refused': ['realm', 'reason', 'count', 'since', 'until', 'claimed'],
   'requests.limited': ['workload', 'count', 'since', 'until'],
   'introspection.refused': ofForeignGrant,

@@ -1,6 +1,9 @@
 import { z } from 'zod'
 import { formatDuration, parseDuration } from '../kernel/duration.ts'
 import type { PolicyProblem } from './problem.ts'
+import { githubAppKind } from './kinds/github-app.ts'
+import { oauthClientKind } from './kinds/oauth-client.ts'
+import { postgresKind } from './kinds/postgres.ts'
 import { compileTargetPattern, type TargetRule } from './target.ts'
 import { parseYamlFile, type YamlFile } from './yaml-file.ts'
 
@@ -50,12 +53,19 @@ export interface ConnectorKind {
   readonly actionShape: z.ZodRawShape
   /** Schema of `config`; absent: the kind has none, and a `config` is refused. */
   readonly config?: z.ZodType
+  /** Whether each tool of this kind must ask for a target. */
+  readonly target?: 'required'
 }
 
 export type ConnectorKinds = ReadonlyMap<string, ConnectorKind>
 
-/** The kinds that need nothing beside Stint: `jwt`, an access token that Stint signs itself. */
-export const builtInConnectorKinds: ConnectorKinds = new Map([['jwt', { audience: 'required', actionShape: {} }]])
+/** Every kind of connector that Stint has. `jwt` needs nothing beside Stint: an access token that it signs itself. */
+export const builtInConnectorKinds: ConnectorKinds = new Map<string, ConnectorKind>([
+  ['jwt', { audience: 'required', actionShape: {} }],
+  ['postgres', postgresKind],
+  ['github-app', githubAppKind],
+  ['oauth-client', oauthClientKind],
+])
 
 export const ttlSecondsMax = 86_400
 
@@ -110,7 +120,7 @@ function createToolSchema(kinds: ConnectorKinds, kind: ConnectorKind | undefined
     sensitivity,
     ttl: ttlSchema,
     approvals_max: z.int().min(0).max(10).default(3),
-    target: targetSchema.optional(),
+    target: kind?.target === 'required' ? targetSchema.refine((target) => target.required, { path: ['required'], error: `must be true for this connector` }) : targetSchema.optional(),
     actions: z
       .record(
         z.string().regex(/^[a-z][a-z0-9_.-]{0,62}$/, 'must be lower-case letters, digits, ".", "_" and "-", at most 63'),

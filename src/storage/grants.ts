@@ -9,15 +9,20 @@ export interface StoredGrant extends GrantFacts {
   readonly id: string
   readonly workload: string
   readonly tool: string
+  /** Full names. */
+  readonly actions: readonly string[]
   readonly audience: string
+  readonly target?: string
   readonly task?: string
   readonly issuedIndex: number
+  readonly issuedAtMs: number
 }
 
 /** Whether a row of `revocation` covers a row of `grants`: one issued before it, that fits all that it names. */
 export const coversGrant = sql<boolean>`(revocation.idx > grants.issued_index
   and (revocation.workload is null or revocation.workload = grants.workload)
   and (revocation.task is null or revocation.task = grants.task)
+  and (revocation.tool is null or revocation.tool = grants.tool)
   and (revocation.before_time is null or revocation.before_time > grants.issued_at))`
 
 /**
@@ -38,9 +43,13 @@ function toGrant(row: Selectable<GrantTable>, coveredBy: number | null): StoredG
     id: row.id,
     workload: row.workload,
     tool: row.tool,
+    // As Stint wrote it: a JSON list of names.
+    actions: JSON.parse(row.actions) as string[],
     audience: row.audience,
     issuedIndex: row.issued_index,
+    issuedAtMs: readTime(row.issued_at),
     expiresAtMs: readTime(row.expires_at),
+    ...(row.target !== null && { target: row.target }),
     ...(row.task !== null && { task: row.task }),
     ...(ends.length > 0 && { revokedIndex: Math.min(...ends) }),
   }
@@ -54,6 +63,7 @@ export async function markGrantRevoked(tx: Kysely<Schema>, id: string, index: nu
 /** What a revocation of many grants picks: grants that fit every member given. At least one is. */
 export interface RevocationSelector {
   readonly workload?: string
+  readonly tool?: string
   readonly task?: string
   /** Only grants issued before this instant. */
   readonly beforeMs?: number
@@ -65,6 +75,7 @@ export async function insertRevocation(tx: Kysely<Schema>, index: number, select
     idx: index,
     workload: selector.workload ?? null,
     task: selector.task ?? null,
+    tool: selector.tool ?? null,
     before_time: selector.beforeMs === undefined ? null : formatTime(selector.beforeMs),
   }
   await tx.insertInto('revocation').values(row).execute()
@@ -85,6 +96,7 @@ export async function countRevokedBy(
 ): Promise<{ readonly revoked: number; readonly more: boolean }> {
   let live = db.selectFrom('grants').selectAll().where('expires_at', '>', formatTime(nowMs)).limit(countedMax + 1)
   if (selector.workload !== undefined) live = live.where('workload', '=', selector.workload)
+  if (selector.tool !== undefined) live = live.where('tool', '=', selector.tool)
   if (selector.task !== undefined) live = live.where('task', '=', selector.task)
   if (selector.beforeMs !== undefined) live = live.where('issued_at', '<', formatTime(selector.beforeMs))
   const { looked, revoked } = await db

@@ -5,6 +5,7 @@ import type { Engine } from './engine.ts'
 import { createFoundation } from './migrations/0001-foundation.ts'
 import { createOperation } from './migrations/0002-operation.ts'
 import { createProof } from './migrations/0003-proof.ts'
+import { createCredentials } from './migrations/0004-credentials.ts'
 import type { Schema } from './schema.ts'
 
 function migrations(engine: Engine): Record<string, Migration> {
@@ -13,6 +14,7 @@ function migrations(engine: Engine): Record<string, Migration> {
     '0001-foundation': { up: (db: Kysely<never>) => createFoundation(db, engine) },
     '0002-operation': { up: (db: Kysely<never>) => createOperation(db, engine) },
     '0003-proof': { up: (db: Kysely<never>) => createProof(db, engine) },
+    '0004-credentials': { up: (db: Kysely<never>) => createCredentials(db, engine) },
   }
 }
 
@@ -82,7 +84,7 @@ const privileges: Record<keyof Schema | 'schema_migration' | 'schema_migration_l
   log_head: 'select, update',
   audit_event: 'select, insert',
   replay_mark: 'select, insert, delete',
-  grants: 'select, insert, update (revoked_index)',
+  grants: 'select, insert, update (revoked_index, expires_at)',
   revocation: 'select, insert',
   workload: 'select, insert, update',
   workload_key: 'select, insert, update (removed_at)',
@@ -96,6 +98,12 @@ const privileges: Record<keyof Schema | 'schema_migration' | 'schema_migration_l
   checkpoint: 'select, insert',
   cosignature: 'select, insert',
   tree_hash: 'select, insert',
+  credential: 'select, insert, update (state, cause, owner, lease_until, due_at, tries, reference, handle, handle_version, token_hash, dies_at, problem, ended_at)',
+  renewal: 'select, insert',
+  idempotency_key: 'select, insert, update (body_hash, grant_id, expires_at), delete',
+  sealed_secret: 'select, insert, update (sealed)',
+  custody: 'select, insert, update',
+  sweep: 'select, update',
   schema_migration: 'select',
   schema_migration_lock: 'select',
 }

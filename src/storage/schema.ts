@@ -20,6 +20,12 @@ export interface Schema {
   checkpoint: CheckpointTable
   cosignature: CosignatureTable
   tree_hash: TreeHashTable
+  credential: CredentialTable
+  renewal: RenewalTable
+  idempotency_key: IdempotencyKeyTable
+  sealed_secret: SealedSecretTable
+  custody: CustodyTable
+  sweep: SweepTable
 }
 
 /** One row. Whoever holds its lock may append (the ledger alone does). */
@@ -73,6 +79,7 @@ interface RevocationTable {
   workload: string | null
   task: string | null
   before_time: string | null
+  tool: string | null
 }
 
 export interface WorkloadTable {
@@ -199,4 +206,84 @@ interface TreeHashTable {
   level: number
   idx: number
   hash: Uint8Array
+}
+
+/** What a grant has made in an outside system. One row for each grant whose credential Stint does not sign itself. */
+export interface CredentialTable {
+  grant_id: string
+  tool: string
+  workload: string
+  connector: string
+  /** The policy set whose catalog says where it was made. */
+  policy_set: string
+  /** A `GrantState`; only what `nextState` allows is ever written. */
+  state: string
+  /** Why it ends, from `ending` on: `revoked`, `expired` or `undone`. */
+  cause: string | null
+  /** How it ends before its time, as the connector promised (invariant 8). */
+  effect: string
+  /** The process that mints or ends it, until `lease_until`. */
+  owner: string | null
+  lease_until: string | null
+  /** When somebody has to look at it next; none when it is over or stuck. */
+  due_at: string | null
+  /** Tries to end it. */
+  tries: number
+  /** What the tool calls it. */
+  reference: string | null
+  /** What ending it needs, sealed; erased at the end. */
+  handle: string | null
+  handle_version: number | null
+  /** Hex SHA-256 of a bearer token that was lent, so that its holder can give it back by showing it. */
+  token_hash: string | null
+  /** Until then it may live whatever Stint does; none where Stint can end it. */
+  dies_at: string | null
+  /** What went wrong last. */
+  problem: string | null
+  ended_at: string | null
+}
+
+/** A grant that goes on from another one, whose longest life counts from the first. */
+interface RenewalTable {
+  grant_id: string
+  /** The first grant. */
+  renews: string
+  first_issued_at: string
+}
+
+/** What a workload asked for under a key of its own: asked again, it must not live twice. */
+interface IdempotencyKeyTable {
+  workload: string
+  id: string
+  /** Hex SHA-256 of the request. */
+  body_hash: string
+  grant_id: string
+  expires_at: string
+}
+
+/** A secret that an admin handed over. The last version is the one in use; of earlier ones only the fact is kept. */
+interface SealedSecretTable {
+  name: string
+  version: number
+  sealed: string
+  sealed_version: number
+  created_at: string
+}
+
+/** A sealed secret that replaces itself when it is used. */
+interface CustodyTable {
+  /** The secret's name. */
+  name: string
+  tool: string
+  /** `ready`, `in_use` or `used_up`. */
+  state: string
+  owner: string | null
+  lease_until: string | null
+  problem: string | null
+}
+
+interface SweepTable {
+  id: number
+  /** The index of the last revocation of many that was carried to the credentials which it covers. */
+  revocations_carried: number
 }

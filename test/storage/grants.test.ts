@@ -120,7 +120,7 @@ describeEngines('Grants', (engine) => {
     const { database, ledger, clock } = await open(engine)
     const deny = async (workload: string) => {
       const { events } = grantChange('x', { workload })
-      const [{ decision, actor, tool, actions, ttl_seconds, proof_kid }] = events as [Extract<(typeof events)[0], { type: 'grant.issued' }>]
+      const [{ decision, actor, tool, actions, ttl_seconds, proof_kid = '' }] = events as [Extract<(typeof events)[0], { type: 'grant.issued' }>]
       const denied = { ...decision, verdict: 'deny' as const }
       await ledger.append({ events: [{ type: 'grant.denied', actor, workload, tool, actions, ttl_seconds, proof_kid, decision: denied }] })
     }
