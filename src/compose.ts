@@ -13,15 +13,25 @@ import { keepReviewDates } from './broker/review.ts'
 import { advanceSigningKeys } from './broker/rotate-signing-keys.ts'
 import { forgetSessions } from './broker/sessions.ts'
 import type { SignInSettings } from './broker/sign-in.ts'
+import { createCustody } from './broker/custody.ts'
+import { forgetRepeats } from './broker/idempotency.ts'
+import { revokeGrants } from './broker/revoke.ts'
+import { createSecretReader } from './broker/secrets.ts'
+import { sweep } from './broker/sweep.ts'
+import { createTools, instanceOf } from './broker/tools.ts'
 import { createTurns } from './broker/turns.ts'
+import { createUnrecordedEndings, recordUnrecorded } from './broker/unrecorded.ts'
+import type { Pass } from './broker/waypoints.ts'
+import { connectors } from './connectors/registry.ts'
 import type { Anchor } from './connectors/anchors/anchor.ts'
 import { createIssuerKeys } from './crypto/issuer-keys.ts'
 import { createApp, type AppOptions } from './http/app.ts'
 import { createTokenDoor, type Door } from './http/token-door.ts'
 import { createAuthenticator } from './identity/authenticate.ts'
 import { systemClock, type Clock } from './kernel/clock.ts'
-import { systemRandom, type RandomBytes } from './kernel/ids.ts'
+import { newId, systemRandom, type RandomBytes } from './kernel/ids.ts'
 import type { Log } from './kernel/log.ts'
+import type { Environment } from './kernel/secret-source.ts'
 import { createSignatureThread } from './kernel/signature-thread.ts'
 import type { Tracer } from './kernel/tracer.ts'
 import { readVersion } from './kernel/version.ts'
@@ -58,6 +68,12 @@ export interface Parts {
   readonly otlpUrl?: string
   /** Keep the log's checkpoints outside of the database; none without it. */
   readonly anchors?: readonly Anchor[]
+  /** Where the root credentials of tools are read from: the process's own environment by default. */
+  readonly env?: Environment
+  /** Sources, as in a catalog, that are this broker's own and no tool's. */
+  readonly ownSecrets?: readonly string[]
+  /** Told of each step of lending and ending, for tests that stop a broker there. */
+  readonly pass?: Pass
   readonly clock?: Clock
   readonly random?: RandomBytes
 }
@@ -114,6 +130,18 @@ export async function compose(parts: Parts): Promise<Composition> {
     parts.policyFolder &&
     createPolicyFolder({ ...parts.policyFolder, broker: { ledger, database, knowledge, log, meter }, applyAtStart: parts.development })
   const anchoring = createAnchoring({ database, ledger, checkpointKey, log, meter }, parts.anchors ?? [])
+  const secrets = { database, sealer: keys.sealer }
+  const custody = createCustody({ ...secrets, ledger, random, log })
+  const tools = createTools({
+    database,
+    connectors,
+    context: {
+      instance: instanceOf(await readFirstLeaf(database)),
+      nowMs: ledger.nowMs,
+      readSecret: createSecretReader({ ...secrets, env: parts.env ?? process.env, own: parts.ownSecrets ?? [] }),
+      custody,
+    },
+  })
   let draining = false
   const broker: Broker = {
     issuer,
@@ -128,6 +156,10 @@ export async function compose(parts: Parts): Promise<Composition> {
     seenCheckpoint: createSeenCheckpoint(),
     anchoring,
     ...(policyFolder && { policyFolder }),
+    tools,
+    unrecorded: createUnrecordedEndings(),
+    processId: newId('process', clock.nowMs(), random),
+    pass: parts.pass ?? (() => undefined),
     rotateKeysAfterMs: (parts.rotateKeysAfterDays ?? 30) * 86_400_000,
     refusals: createRefusals({ ledger, clock, log, meter }),
     turns: createTurns(),
@@ -165,6 +197,10 @@ export async function compose(parts: Parts): Promise<Composition> {
     // Twice within the second in which a change is to be signed.
     { name: 'sign checkpoints', everyMs: 500, run: () => advanceCheckpoint(broker).then(() => undefined) },
     { name: 'look at the policy folder', everyMs: 1_500, run: async () => (policiesStarted ? policyFolder?.look() : startPolicies()) },
+    { name: 'end what is to end', everyMs: 500, run: () => sweep(broker).then(() => undefined) },
+    { name: 'mark secrets that were lost', everyMs: 5_000, run: () => custody.sweep() },
+    { name: 'record what was ended unrecorded', everyMs: 2_000, run: () => recordUnrecorded(broker, ({ caller, target, reason }) => revokeGrants(broker, caller, target, reason)) },
+    { name: 'forget idempotency keys', everyMs: 3_600_000, run: () => forgetRepeats(broker) },
     { name: 'keep review dates', everyMs: 5_000, run: () => keepReviewDates(broker) },
     { name: 'rotate signing keys', everyMs: 10_000, run: () => advanceSigningKeys(broker) },
     // Each by itself: one that does not answer must not hold up the others.
@@ -204,14 +240,21 @@ export async function compose(parts: Parts): Promise<Composition> {
       draining = true
       await scheduler.stop()
       await broker.refusals.flush(true)
+      await custody.close()
       await keepLast(broker)
       await ledger.close()
+      await tools.close()
       await database.close()
       await signatures.close()
       metrics.close()
       await tracer?.close()
     },
   }
+}
+
+/** The hash of the log's first entry, which is there as soon as the log is open. */
+async function readFirstLeaf({ read }: Database): Promise<Uint8Array> {
+  return (await read.selectFrom('audit_event').select('leaf_hash').where('idx', '=', 0).executeTakeFirstOrThrow()).leaf_hash
 }
 
 /** So that there is a checkpoint as soon as anybody can ask. A tree that contradicts an earlier one holds the ledger; the broker starts, to be looked at. */

@@ -188,7 +188,7 @@ export type AuditEvent =
     })
   /** Requests of a workload that was over its own limit and was told to wait. */
   | (OfWorkload & { type: 'requests.limited'; count: number; since: string; until: string })
-  | (OfWorkload & { type: 'introspection.refused' | 'revocation.refused'; grant: string; proof_kid: string })
+  | (OfWorkload & { type: 'introspection.refused' | 'revocation.refused'; grant: string; proof_kid?: string })
   /** A workload named a grant that is another's. */
   | (OfWorkload & Proven & { type: 'access.refused'; grant: string; method: string; route: string })
 

@@ -17,27 +17,29 @@ export interface Asked {
   readonly task: string
   /** 0 where nothing expires. */
   readonly expiresAtMs: number
+  /** When the time that was asked for is over; 0 where nothing was asked for that ends. */
+  readonly latestMs: number
 }
 
-/** What many requests have in common: who asked by which key, and what the answer rests on. Empty where a type has it not. */
-export interface Case {
+/** What many requests have in common: who asked by which proof, and what the answer rests on. Empty where a type has it not. */
+export interface Case extends Readonly<Record<Common, string>> {
   readonly type: AskedType
   readonly workload: string
-  readonly proofKid: string
-  readonly tool: string
-  readonly policySet: string
-  readonly tokenKid: string
 }
 
-type AskedType = 'grant.issued' | 'grant.denied' | 'grant.refused' | 'introspection.refused' | 'revocation.refused'
+// The most frequent types first.
+const askedTypes = (
+  ['grant.issued', 'grant.denied', 'grant.minting', 'grant.refused', 'grant.renewed', 'introspection.refused', 'revocation.refused', 'access.refused'] as const
+).map((type) => ({ type, json: Buffer.from(`"${type}"`) }))
 
-const askedTypes = (['grant.issued', 'grant.denied', 'grant.refused', 'introspection.refused', 'revocation.refused'] as const).map((type) => {
-  return { type, json: Buffer.from(`"${type}"`) }
-})
+type AskedType = (typeof askedTypes)[number]['type']
+type DecidedType = 'grant.issued' | 'grant.denied' | 'grant.minting' | 'grant.renewed'
 
 const paths = [
   'actions',
   'actor',
+  'audience',
+  'connector',
   'decision.errors',
   'decision.input.actions',
   'decision.input.context.now.__extn.arg',
@@ -48,10 +50,13 @@ const paths = [
   'decision.policy_set',
   'decision.reasons',
   'decision.verdict',
+  'ends',
   'expires_at',
   'grant',
   'index',
+  'proof_grant',
   'proof_kid',
+  'renews',
   'salt',
   'target',
   'task',
@@ -66,6 +71,26 @@ const paths = [
 // Each path is found by its place.
 const at = Object.fromEntries(paths.map((path, i) => [path, i])) as Record<(typeof paths)[number], number>
 const bytesOf = (text: string): Uint8Array => Buffer.from(text)
+/** The members that a case is of: the key, or the grant of the token, by which the workload proved itself, and so on. */
+const commonPaths = {
+  proofKid: at.proof_kid,
+  proofGrant: at.proof_grant,
+  tool: at.tool,
+  policySet: at['decision.policy_set'],
+  audience: at.audience,
+  tokenKid: at.token_kid,
+  ends: at.ends,
+  renews: at.renews,
+} as const
+type Common = keyof typeof commonPaths
+const ofAll: readonly Common[] = ['proofKid', 'proofGrant']
+const ofDecided: readonly Common[] = [...ofAll, 'tool', 'policySet']
+const commonOf: { readonly [T in AskedType]?: readonly Common[] } = {
+  'grant.issued': [...ofDecided, 'audience', 'tokenKid', 'renews'],
+  'grant.denied': ofDecided,
+  'grant.minting': [...ofDecided, 'ends', 'renews'],
+  'grant.renewed': ofDecided,
+}
 // What must stand there to the letter.
 const parts = {
   one: bytesOf('1'),
@@ -82,6 +107,8 @@ const parts = {
   behindAction: bytesOf(',"type":"Action"}]'),
   behindSeconds: bytesOf('s"'),
 }
+// As invariant 8 has them.
+const effects = ['immediate', 'propagating', 'introspection', 'expiry'].map((effect) => bytesOf(`"${effect}"`))
 
 /** Reads entries, one after another. */
 export interface EntryReader {
@@ -120,60 +147,60 @@ export function createEntryReader(): EntryReader {
         const event = JSON.parse(bytes.toString('utf8', start, end)) as JsonObject
         return { index, timeMs, event }
       }
-      const expiresAtMs = asked.type === 'grant.issued' ? timeAt(at.expires_at) : 0
-      const problem = judgeAsked(asked.type, timeMs, expiresAtMs)
+      const expiresAtMs = isDecided(asked.type) && asked.type !== 'grant.denied' ? timeAt(at.expires_at) : 0
+      const latestMs = expiresAtMs === 0 ? 0 : findLatest(timeMs)
+      const problem = judgeAsked(asked.type, expiresAtMs, latestMs)
       if (problem !== undefined || expiresAtMs === undefined) return { index, problem: problem ?? 'does not say when it expires' }
-      return { index, timeMs, asked: { by: takeCase(asked.type), grant: text(at.grant), task: text(at.task), expiresAtMs } }
+      return { index, timeMs, asked: { by: takeCase(asked.type), grant: text(at.grant), task: text(at.task), expiresAtMs, latestMs } }
     },
   }
 
   /** The same object each time, found without making texts of its members. */
   function takeCase(type: AskedType): Case {
     const workload = text(at.workload)
-    const decided = type === 'grant.issued' || type === 'grant.denied'
     const own = cases.get(workload) ?? []
-    const known = own.find(
-      ({ by, proofKid, tool, policySet, tokenKid }) =>
-        by.type === type &&
-        is(at.proof_kid, proofKid) &&
-        (!decided || (is(at.tool, tool) && is(at['decision.policy_set'], policySet))) &&
-        (type !== 'grant.issued' || is(at.token_kid, tokenKid)),
-    )
+    const names = commonOf[type] ?? ofAll
+    const isSame = (json: Uint8Array, path: number): boolean => (json.length === 0 ? !has(path) : is(path, json))
+    const known = own.find(({ by, jsons }) => by.type === type && names.every((name, i) => isSame(jsons[i] ?? parts.nothing, commonPaths[name])))
     if (known !== undefined) return known.by
-    const by = {
-      type,
-      workload,
-      proofKid: text(at.proof_kid),
-      tool: decided ? text(at.tool) : '',
-      policySet: decided ? text(at['decision.policy_set']) : '',
-      tokenKid: type === 'grant.issued' ? text(at.token_kid) : '',
-    }
-    const jsonOf = (path: number) => Buffer.from(json(path))
-    const found = { by, proofKid: jsonOf(at.proof_kid), tool: jsonOf(at.tool), policySet: jsonOf(at['decision.policy_set']), tokenKid: jsonOf(at.token_kid) }
+    const by = { ...noCase, type, workload, ...Object.fromEntries(names.map((name) => [name, text(commonPaths[name])])) }
     // The newest first: a workload goes on as it did. Of the oldest, one that comes again is only made anew.
-    cases.set(workload, [found, ...own.slice(0, casesMax - 1)])
+    cases.set(workload, [{ by, jsons: names.map((name) => Buffer.from(json(commonPaths[name]))) }, ...own.slice(0, casesMax - 1)])
     return by
   }
 
-  function judgeAsked(type: AskedType, timeMs: number, expiresAtMs: number | undefined): string | undefined {
-    if (!isText(at.workload) || !isText(at.proof_kid)) return 'does not say which workload asked by which key'
+  function judgeAsked(type: AskedType, expiresAtMs: number | undefined, latestMs: number): string | undefined {
+    if (!isText(at.workload) || isText(at.proof_kid) === isText(at.proof_grant)) return 'does not say which workload asked by which proof'
     if (!isAround(at.actor, parts.beforeId, at.workload, parts.behindActor)) return 'has another actor than its workload'
-    if (type === 'introspection.refused' || type === 'revocation.refused') return isText(at.grant) ? undefined : 'names no grant'
     if (type === 'grant.refused') return undefined
-    return judgeDecision(type) ?? (type === 'grant.issued' ? judgeExpiry(timeMs, expiresAtMs) : undefined)
+    if (!isDecided(type)) return isText(at.grant) ? undefined : 'names no grant'
+    return judgeDecision(type) ?? (type === 'grant.denied' ? undefined : judgeExpiry(type, expiresAtMs, latestMs))
   }
 
   /** Whether the decision is there, is about this very request, and says what the entry's type says. */
-  function judgeDecision(type: 'grant.issued' | 'grant.denied'): string | undefined {
+  function judgeDecision(type: DecidedType): string | undefined {
     if (!isText(at['decision.verdict'])) return 'has no decision'
     if (!isText(at['decision.policy_set'])) return 'has a decision that names no policy set'
-    if (is(at['decision.verdict'], parts.allow) !== (type === 'grant.issued')) return `has the verdict ${text(at['decision.verdict'])} in its decision`
+    if (is(at['decision.verdict'], parts.allow) === (type === 'grant.denied')) return `has the verdict ${text(at['decision.verdict'])} in its decision`
     const foreign = findForeignInput()
     if (foreign !== undefined) return `has a decision about another ${foreign}`
     if (type === 'grant.denied') return undefined
     if (!is(at['decision.errors'], parts.emptyList)) return 'was allowed in spite of errors in evaluation'
     if (!has(at['decision.reasons']) || is(at['decision.reasons'], parts.emptyList)) return 'was allowed, and names no policy that permits it'
-    return isText(at.grant) && isText(at.token_kid) ? undefined : 'does not say which grant was issued, signed by which key'
+    return judgeGiven(type)
+  }
+
+  /** Whether the entry says what was given. */
+  function judgeGiven(type: Exclude<DecidedType, 'grant.denied'>): string | undefined {
+    switch (type) {
+      case 'grant.issued':
+        return isText(at.grant) && isText(at.token_kid) ? undefined : 'does not say which grant was issued, signed by which key'
+      case 'grant.minting':
+        if (!isText(at.grant) || !isText(at.connector)) return 'does not say which grant is to be made, through which connector'
+        return effects.some((effect) => is(at.ends, effect)) ? undefined : 'does not say how the grant is to end before its time'
+      case 'grant.renewed':
+        return isText(at.grant) ? undefined : 'does not say which grant was renewed'
+    }
   }
 
   /** What the policy saw must be what was asked. */
@@ -194,10 +221,15 @@ export function createEntryReader(): EntryReader {
   }
 
   /** Counted from when it was decided or recorded, whichever is later: a clock may have been set in between. */
-  function judgeExpiry(timeMs: number, expiresAtMs: number | undefined): string | undefined {
+  function findLatest(timeMs: number): number {
+    return Math.max(timeMs, timeAt(at['decision.input.context.now.__extn.arg']) ?? 0) + 1000 * members.count(at.ttl_seconds)
+  }
+
+  function judgeExpiry(type: DecidedType, expiresAtMs: number | undefined, latestMs: number): string | undefined {
     if (expiresAtMs === undefined) return 'does not say when it expires'
-    const longestMs = Math.max(timeMs, timeAt(at['decision.input.context.now.__extn.arg']) ?? 0) + 1000 * members.count(at.ttl_seconds)
-    return expiresAtMs <= longestMs ? undefined : `expires at ${text(at.expires_at)}, later than its ${json(at.ttl_seconds)} s allow`
+    // A renewal may leave more than it asks for, if that was there before.
+    if (type === 'grant.renewed' || expiresAtMs <= latestMs) return undefined
+    return `expires at ${text(at.expires_at)}, later than its ${json(at.ttl_seconds)} s allow`
   }
 
   function isText(path: number): boolean {
@@ -231,7 +263,15 @@ function describeActions(actions: string): string {
   return `[${names.map((name) => `{"id":${JSON.stringify(name)},"type":"Action"}`).join(',')}]`
 }
 
-/** A case with what its members are as JSON. */
-interface KnownCase extends Readonly<Record<'proofKid' | 'tool' | 'policySet' | 'tokenKid', Uint8Array>> {
+/** A case with what its members are as JSON, in the order of their names. */
+interface KnownCase {
   readonly by: Case
+  readonly jsons: readonly Uint8Array[]
+}
+
+// What an entry does not say is empty.
+const noCase = { proofKid: '', proofGrant: '', tool: '', policySet: '', audience: '', tokenKid: '', ends: '', renews: '' } as const
+
+function isDecided(type: AskedType): type is DecidedType {
+  return commonOf[type] !== undefined
 }

@@ -1,7 +1,8 @@
 import type { Case } from './verify-entry.ts'
 import { objectOf, textOf, type Judged, type Rules, type Told } from './verify-event.ts'
-import { createKnownGrants } from './verify-grants.ts'
+import { createKnownGrants, type Renewal } from './verify-grants.ts'
 import { createKnownOperators } from './verify-operators.ts'
+import type { OutsideCount } from './verify-outside.ts'
 import type { PieceReport, Problem } from './verify-piece.ts'
 import { createKnownWorkloads } from './verify-workloads.ts'
 
@@ -21,6 +22,8 @@ export interface Life {
   readonly looked: number
   readonly issued: number
   readonly revoked: number
+  /** Of what was issued, the grants in outside tools, as they are by the last entry. */
+  countOutside(): OutsideCount
   readonly abandoned: readonly Abandoned[]
 }
 
@@ -41,7 +44,7 @@ export function createLife(origin: string, refuse: (problem: Problem) => void): 
   let inForce = { hash: '', index: -1 }
   // Raised by every entry that may change what holds for a case.
   let version = 0
-  let last = -1
+  let [last, lastMs] = [-1, 0]
   let looked = 0
 
   const rules: Rules = {
@@ -93,12 +96,13 @@ export function createLife(origin: string, refuse: (problem: Problem) => void): 
     const unknown = isWorkload && !workloads.has(textOf(actor, 'id')) ? `is by the workload ${textOf(actor, 'id')}, which was not registered before` : undefined
     // Whoever caused it, it is part of what comes after.
     const problem = Object.hasOwn(rules, type) ? rules[type]?.(told) : undefined
-    version++
+    // What happens to grants is looked up each time.
+    if (!Object.hasOwn(grants.rules, type)) version++
     return byWhom ?? unknown ?? problem
   }
 
-  function judgeCase({ type, workload, proofKid, policySet, tokenKid }: Case, timeMs: number): Standing {
-    const { problem: ofWorkload, untilMs } = workloads.judge(workload, proofKid, timeMs)
+  function judgeCase({ type, workload, proofKid, proofGrant, policySet, tokenKid }: Case, timeMs: number): Standing {
+    const { problem: ofWorkload, untilMs } = workloads.judge(workload, proofGrant === '' ? proofKid : undefined, timeMs)
     let problem = ofWorkload
     if (policySet !== '' && policySet !== inForce.hash) {
       problem ??= `was decided by the policy set ${policySet}, where ${describeSet(inForce)} was in force`
@@ -111,6 +115,22 @@ export function createLife(origin: string, refuse: (problem: Problem) => void): 
     return { version, untilMs: problem === undefined ? untilMs : Infinity, ...(problem !== undefined && { problem }) }
   }
 
+  /** Judges what an entry of a case says of grants: that by which it is proven, and that which it is about. */
+  function judgeGrants(asked: Case, grant: string, about: Omit<Renewal, 'workload' | 'tool'>): Judged {
+    const { type, workload, tool, proofGrant, audience, ends, renews } = asked
+    const isRefused = type.endsWith('.refused')
+    const unproven = proofGrant === '' ? undefined : grants.judgeProof(proofGrant, { workload, timeMs: about.timeMs, isRefused })
+    if (type === 'grant.issued' || type === 'grant.minting') {
+      const problem = grants.issue(grant, { ...about, workload, tool, audience, effect: ends, renews })
+      return unproven ?? problem
+    }
+    if (type === 'grant.renewed') {
+      const problem = grants.renew(grant, { ...about, workload, tool })
+      return unproven ?? problem
+    }
+    return unproven ?? (grant === '' ? undefined : grants.judgeMention(grant, isRefused ? undefined : workload))
+  }
+
   return {
     addEntries({ entries, cases, events }, linesBefore, end) {
       const standings: Standing[] = []
@@ -119,6 +139,7 @@ export function createLife(origin: string, refuse: (problem: Problem) => void): 
         const [index, timeMs] = [entries.index[i] ?? 0, entries.timeMs[i] ?? 0]
         if (index >= end || index <= last) continue
         last = index
+        lastMs = Math.max(lastMs, timeMs)
         looked++
         let problem: Judged
         const asked = cases[said]
@@ -130,13 +151,9 @@ export function createLife(origin: string, refuse: (problem: Problem) => void): 
             standing = judgeCase(asked, timeMs)
             standings[said] = standing
           }
-          problem = index === 0 ? `is of type ${asked.type}, and the first entry of a log is log.opened` : standing.problem
-          const grant = entries.grant[i] ?? ''
-          if (asked.type === 'grant.issued') {
-            const life = { workload: asked.workload, tool: asked.tool, task: entries.task[i] ?? '', index, timeMs, expiresAtMs: entries.expiresAtMs[i] ?? 0 }
-            const twice = grants.issue(grant, life)
-            problem ??= twice
-          } else if (grant !== '' && !grants.has(grant)) problem ??= `is about the grant ${grant}, which was not issued before`
+          const about = { task: entries.task[i] ?? '', index, timeMs, expiresAtMs: entries.expiresAtMs[i] ?? 0, latestMs: entries.latestMs[i] ?? 0 }
+          const ofGrants = judgeGrants(asked, entries.grant[i] ?? '', about)
+          problem = index === 0 ? `is of type ${asked.type}, and the first entry of a log is log.opened` : (standing.problem ?? ofGrants)
         }
         if (problem !== undefined) refuse({ line: linesBefore + (entries.line[i] ?? 0), index, what: problem })
       }
@@ -150,6 +167,7 @@ export function createLife(origin: string, refuse: (problem: Problem) => void): 
     get revoked() {
       return grants.revoked
     },
+    countOutside: () => grants.countOutside(lastMs),
     abandoned,
   }
 }

@@ -14,8 +14,9 @@ export interface KnownOperators {
   judgeActor(told: Told): Judged
 }
 
-// These are recorded after the credential was looked at, and not together with another look at it.
-const recordedLater: readonly string[] = ['change.refused', 'policy.rejected']
+// These are recorded after the credential was looked at, and not together with another look at it: a revocation perhaps much
+// later, for it is carried out also while the log cannot be written (invariant 1).
+const recordedLater: readonly string[] = ['change.refused', 'policy.rejected', 'grant.revoked', 'grants.revoked']
 
 export function createKnownOperators(): KnownOperators {
   const operators = new Map<string, Known>()

@@ -24,8 +24,8 @@ interface KnownEnrolment {
 export interface KnownWorkloads {
   readonly rules: Rules
   has(name: string): boolean
-  /** Whether the workload may ask by this key then; and until when that is so, as far as nothing else happens. */
-  judge(name: string, kid: string, timeMs: number): { readonly problem?: string; readonly untilMs: number }
+  /** Whether the workload may ask then, by this key if by one; and until when that is so, as far as nothing else happens. */
+  judge(name: string, kid: string | undefined, timeMs: number): { readonly problem?: string; readonly untilMs: number }
 }
 
 /** A request is decided before it is recorded; its assertion, which it must not outlive, lives 5 min, its clock 5 s ahead. */
@@ -139,12 +139,12 @@ export function createKnownWorkloads(): KnownWorkloads {
       if (workload === undefined) return never(`is by the workload ${name}, which was not registered before`)
       const idle = requireActive(workload, name)
       if (idle !== undefined) return never(idle)
-      const key = keys.get(kid)
-      if (key?.workload !== name) return never(`is proven by the key ${kid}, which ${name} did not have`)
-      if (key.untilMs <= timeMs) return never(`is proven by the key ${kid}, which entry ${key.endedBy} had ended`)
+      const key = kid === undefined ? undefined : keys.get(kid)
+      if (kid !== undefined && key?.workload !== name) return never(`is proven by the key ${kid}, which ${name} did not have`)
+      if (key !== undefined && key.untilMs <= timeMs) return never(`is proven by the key ${kid}, which entry ${key.endedBy} had ended`)
       const reviewMs = workload.reviewAtMs + decidedBeforeMsMax
       if (reviewMs <= timeMs) return never(`is by the workload ${name}, whose review date had passed`)
-      return { untilMs: Math.min(key.untilMs, reviewMs) }
+      return { untilMs: Math.min(key?.untilMs ?? Infinity, reviewMs) }
     },
   }
 }

@@ -2,6 +2,7 @@ import { openCheckpoint, type Checkpoint, type CheckpointProblem } from './check
 import type { NoteVerifier } from './note.ts'
 import { createLeafList } from './verify-leaves.ts'
 import { createLife } from './verify-life.ts'
+import type { OutsideCount } from './verify-outside.ts'
 import { problemsMax, type FileForm, type PieceReport, type Problem } from './verify-piece.ts'
 import { parseProofLine } from './verify-proof-line.ts'
 import { createFileTree, type FileTree } from './verify-tree.ts'
@@ -62,6 +63,8 @@ export interface FileVerdict {
     readonly entries: number
     readonly issued: number
     readonly revoked: number
+    /** Of what was issued, the grants in outside tools, as they are by the last of these entries. */
+    readonly outside: OutsideCount
     /** Where an admin accepted a restored backup, and how many entries the checkpoint stated that was given up by it. */
     readonly restored: readonly { readonly index: number; readonly size: number }[]
   }
@@ -181,7 +184,7 @@ export function createFileCheck({ form, verifier, note, kept: keptNote, hashPoli
         provenSize,
         unproven: entries - within,
         ...(keptVerdict && { kept: { ...keptVerdict, ...(abandoned && { abandonedBy: abandoned.index }) } }),
-        life: { entries: life.looked, issued: life.issued, revoked: life.revoked, restored: life.abandoned.map(({ index, size }) => ({ index, size })) },
+        life: { entries: life.looked, issued: life.issued, revoked: life.revoked, outside: life.countOutside(), restored: life.abandoned.map(({ index, size }) => ({ index, size })) },
         policySets: policySets.size,
         problems: [...named, ...problems.toSorted((a, b) => (a.line ?? Infinity) - (b.line ?? Infinity))].slice(0, problemsMax),
         problemsMore: problemsMore + namedMore + Math.max(0, named.length + problems.length - problemsMax),

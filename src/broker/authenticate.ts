@@ -1,13 +1,16 @@
 import { setTimeout } from 'node:timers/promises'
 import type { Kysely } from 'kysely'
 import type { Actor } from '../audit/event.ts'
-import type { Principal } from '../identity/authenticate.ts'
+import { readAccessToken } from '../crypto/access-token.ts'
+import { grantState } from '../grant/grant.ts'
+import { judgeStanding, type Principal } from '../identity/authenticate.ts'
 import { parseCredential, secretMatches } from '../identity/credential.ts'
 import { operatorStatus, type Operator } from '../identity/operator.ts'
 import type { RefusalReason } from '../identity/refusal.ts'
 import { spiffeId } from '../identity/workload.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { ReplayMark } from '../storage/engine.ts'
+import { findGrant } from '../storage/grants.ts'
 import { findOperator } from '../storage/operators.ts'
 import { findWorkload } from '../storage/workloads.ts'
 import type { CallbackChange, Recorded } from '../storage/change.ts'
@@ -23,6 +26,8 @@ export interface ClientCredentials {
   readonly assertion: string | undefined
   /** RFC 6749 §2.3.1 `client_id`, optional beside an assertion: if sent, it must be the assertion's subject. */
   readonly clientId?: string
+  /** RFC 6750 §2.1: instead of an assertion, a token that Stint issued to the workload for itself; where a route takes one. */
+  readonly token?: string
   /** Told the workload's name once the assertion was accepted and spent. */
   readonly onProven?: (workload: string) => void
 }
@@ -85,11 +90,19 @@ function takeShare({ workloadLimit, refusals }: Broker, { workload: { name } }: 
 }
 
 async function proveWorkload(
-  { authenticate, issuer, trustDomain, database, ledger, knowledge, refusals }: Broker,
-  { assertion, clientId }: ClientCredentials,
+  broker: Broker,
+  { assertion, clientId, token }: ClientCredentials,
   view: View,
   refuse: () => Promise<never>,
 ): Promise<Principal | 'outdated'> {
+  const { authenticate, issuer, trustDomain, database, ledger, knowledge, refusals } = broker
+  if (token !== undefined) {
+    const shown = await readOwnToken(broker, view, token)
+    if ('workload' in shown) return shown
+    if (!(await knowledge.isNewest(view))) return 'outdated'
+    refusals.note('workload', shown.reason, shown.claimed)
+    return refuse()
+  }
   if (assertion === undefined) {
     refusals.note('workload', 'assertion_missing')
     return refuse()
@@ -139,9 +152,48 @@ function invalidClient(): BrokerError {
   })
 }
 
-/** The mark that spends the assertion of this principal. */
-export function markOf({ assertion }: Principal): ReplayMark {
-  return { id: assertion.replayId, expiresAtMs: assertion.expiresAtMs }
+/** Whom a token is for with which a workload asks Stint itself: the `audience` of the catalog's tool for that. */
+export const ownAudience = 'urn:stint:broker'
+
+/** The workload to which Stint issued this token for asking for grants, if it is alive. */
+async function readOwnToken(
+  { issuer, trustDomain, database, ledger }: Broker,
+  { keyring, findWorkload, policySet }: View,
+  token: string,
+): Promise<Principal | { readonly reason: RefusalReason; readonly claimed?: string }> {
+  const nowMs = ledger.nowMs()
+  const claims = await readAccessToken(token, { issuer, verificationKey: (kid) => keyring.verificationKey(kid, nowMs) })
+  const tool = policySet && [...policySet.catalog.values()].find(({ audience }) => audience === ownAudience)
+  const mayAsk = claims?.aud === ownAudience && tool !== undefined && claims.scope.split(' ').includes(`${tool.name}:grants`)
+  const grant = mayAsk ? await findGrant(database.read, claims.jti) : undefined
+  // A token for one target is for less than this, whatever it was meant for.
+  if (grant === undefined || grant.target !== undefined) return { reason: 'token_malformed' }
+  const refuse = (reason: RefusalReason) => ({ reason, claimed: grant.workload })
+  if (grantState(grant, nowMs) !== 'active') return refuse('token_ended')
+  const workload = await findWorkload(grant.workload)
+  const reason = workload === undefined ? 'workload_unknown' : judgeStanding(workload, nowMs)
+  if (workload === undefined || reason !== undefined || claims?.sub !== spiffeId(trustDomain, workload.name)) return refuse(reason ?? 'token_malformed')
+  return { workload, proof: 'stint_token', grant: grant.id }
+}
+
+/**
+ * Whether what this principal proved still holds at the commit: the end of the grant behind a token raises no epoch. Asked
+ * in the transaction, by whatever a workload may ask for with a token.
+ */
+export async function stillProven(tx: Kysely<Schema>, { grant }: Principal, timeMs: number): Promise<boolean> {
+  if (grant === undefined) return true
+  const found = await findGrant(tx, grant)
+  return found !== undefined && grantState(found, timeMs) === 'active'
+}
+
+/** The mark that spends the assertion of this principal; none for one who showed a token, which is good for its time. */
+export function markOf({ assertion }: Principal): ReplayMark | undefined {
+  return assertion && { id: assertion.replayId, expiresAtMs: assertion.expiresAtMs }
+}
+
+/** How an event says by what the principal proved itself. */
+export function proofOf({ kid, grant }: Principal): { readonly proof_kid?: string; readonly proof_grant?: string } {
+  return { ...(kid !== undefined && { proof_kid: kid }), ...(grant !== undefined && { proof_grant: grant }) }
 }
 
 export function actorOf({ workload }: Principal): Actor {

@@ -18,7 +18,10 @@ import type { Knowledge } from './knowledge.ts'
 import type { Refusals } from './refusals.ts'
 import type { PolicyFolder } from './reload-policy.ts'
 import type { CompanyIssuer } from './sign-in.ts'
+import type { Tools } from './tools.ts'
 import type { Turns } from './turns.ts'
+import type { UnrecordedEndings } from './unrecorded.ts'
+import type { Pass } from './waypoints.ts'
 
 /** Everything that the broker's verbs work with, wired once by `compose.ts` and handed to each as its first argument. */
 export interface Broker {
@@ -38,6 +41,14 @@ export interface Broker {
   readonly seenCheckpoint: SeenCheckpoint
   /** Keeps the log's checkpoints elsewhere. */
   readonly anchoring: Anchoring
+  /** The tools whose credentials live in outside systems. */
+  readonly tools: Tools
+  /** What was ended outside while the log could not be written. */
+  readonly unrecorded: UnrecordedEndings
+  /** Names this process among those of one database, as long as it lives. */
+  readonly processId: string
+  /** Told of each step of lending and ending; does nothing but in tests that stop a broker there. */
+  readonly pass: Pass
   /** How long a key signs tokens. */
   readonly rotateKeysAfterMs: number
   /** Absent where the configuration names no folder. */

@@ -5,6 +5,7 @@ import type { PolicySet } from '../policy/policy-set.ts'
 import type { AccessRequest } from '../policy/request.ts'
 import { countDenialsSince, countGrantsSince } from '../storage/grants.ts'
 import type { Recorded, RowsChange } from '../storage/change.ts'
+import { stillProven } from './authenticate.ts'
 import type { Broker } from './broker.ts'
 import type { View } from './knowledge.ts'
 
@@ -33,7 +34,9 @@ export async function decideAndCommit<R>(
 ): Promise<Recorded<R>> {
   const { decider, knowledge, ledger, turns } = broker
   const access = describeAccess(principal, request, ledger.nowMs())
-  if (decider.factsRead(policySet, access).size === 0) return record(decider.decide(policySet, access), ledger.append)
+  if (decider.factsRead(policySet, access).size === 0) {
+    return record(decider.decide(policySet, access), principal.grant === undefined ? ledger.append : commitWhile(broker, principal))
+  }
   return turns.take(principal.workload.name, async () => {
     for (let attempt = 1; ; attempt++) {
       const { decision, commit } = await decideByCounts(broker, policySet, principal, request)
@@ -66,11 +69,22 @@ async function decideByCounts(
   const commit: CommitDecision = (change) =>
     ledger.append({
       ...change,
-      stillHolds: async (tx) =>
+      stillHolds: async (tx, place) =>
+        (await stillProven(tx, principal, place.timeMs)) &&
+        (change.stillHolds === undefined || (await change.stillHolds(tx, place))) &&
         (recentGrants === undefined || recentGrants === (await countGrantsSince(tx, name, sinceMs))) &&
         (recentDenials === undefined || recentDenials === (await countDenialsSince(tx, name, sinceMs))),
     })
   return { decision, commit }
+}
+
+/** Commits only while the token that the principal showed is good. */
+function commitWhile({ ledger }: Broker, principal: Principal): CommitDecision {
+  return (change) =>
+    ledger.append({
+      ...change,
+      stillHolds: async (tx, place) => (await stillProven(tx, principal, place.timeMs)) && (change.stillHolds === undefined || change.stillHolds(tx, place)),
+    })
 }
 
 function describeAccess({ workload, proof }: Principal, request: GrantRequest, nowMs: number): AccessRequest {

@@ -1,6 +1,8 @@
 import { roles } from '../identity/operator.ts'
+import { grantStates, isOver } from '../grant/grant.ts'
 import { workloadStatuses } from '../identity/workload.ts'
 import type { Reading } from '../kernel/meter.ts'
+import { countCredentials } from '../storage/credentials.ts'
 import { countWorkloads } from '../storage/figures.ts'
 import { readHead } from '../storage/head.ts'
 import { countActiveOperators } from '../storage/operators.ts'
@@ -14,7 +16,7 @@ const aheadMs = 14 * 86_400_000
  */
 export async function readFigures(broker: Pick<Broker, 'anchoring' | 'clock' | 'database' | 'knowledge' | 'ledger'>): Promise<Reading[]> {
   const { clock, ledger } = broker
-  const parts = await Promise.allSettled([readState(broker), readWorkloads(broker), readOperators(broker)])
+  const parts = await Promise.allSettled([readState(broker), readWorkloads(broker), readCredentials(broker), readOperators(broker)])
   return [
     { name: 'log_halted', labels: {}, value: ledger.halted === undefined ? 0 : 1 },
     { name: 'log_writable', labels: {}, value: ledger.halted === undefined && !ledger.failing ? 1 : 0 },
@@ -48,6 +50,17 @@ async function readWorkloads({ database, ledger }: Source): Promise<Reading[]> {
     ...workloadStatuses.map((status) => ({ name: 'workloads', labels: { status }, value: of(status)?.count ?? 0 }) as const),
     { name: 'reviews_due', labels: {}, value: of('active')?.due ?? 0 },
     { name: 'reviews_overdue', labels: {}, value: (of('active')?.overdue ?? 0) + (of('suspended')?.overdue ?? 0) },
+  ]
+}
+
+const lateMs = 60_000
+
+async function readCredentials({ database, ledger }: Source): Promise<Reading[]> {
+  const counted = await countCredentials(database.read, ledger.nowMs() - lateMs)
+  const open = grantStates.filter((state) => !isOver(state))
+  return [
+    ...open.map((state) => ({ name: 'credentials', labels: { state }, value: counted.find((one) => one.state === state)?.count ?? 0 }) as const),
+    { name: 'credentials_overdue', labels: {}, value: counted.reduce((sum, { late }) => sum + late, 0) },
   ]
 }
 

@@ -4,7 +4,7 @@ import { judgeStanding, type Principal } from '../identity/authenticate.ts'
 import type { StoredGrant } from '../storage/grants.ts'
 import { findGrant } from '../storage/grants.ts'
 import { findWorkload } from '../storage/workloads.ts'
-import { actorOf, markOf, withWorkload, type ClientCredentials } from './authenticate.ts'
+import { actorOf, markOf, proofOf, withWorkload, type ClientCredentials } from './authenticate.ts'
 import { causedBy, type Broker } from './broker.ts'
 import type { View } from './knowledge.ts'
 
@@ -40,7 +40,7 @@ export async function introspectToken(
           ...causedBy({ actor: actorOf(principal), requestId }),
           workload: principal.workload.name,
           grant: found.grant.id,
-          proof_kid: principal.kid,
+          ...proofOf(principal),
         },
       ],
     })

@@ -1,8 +1,11 @@
-import { grantState } from '../grant/grant.ts'
+import type { Kysely } from 'kysely'
+import { grantState, isOver } from '../grant/grant.ts'
 import { BrokerError } from '../kernel/errors.ts'
+import { findCredential, noteCredential, stepCredential, type StoredCredential } from '../storage/credentials.ts'
 import { findGrant, markGrantRevoked } from '../storage/grants.ts'
 import type { CallbackChange, Outcome } from '../storage/change.ts'
-import { actorOf, markOf, withWorkload, type ClientCredentials } from './authenticate.ts'
+import type { Schema } from '../storage/schema.ts'
+import { actorOf, markOf, proofOf, withWorkload, type ClientCredentials } from './authenticate.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
 import { findToken } from './introspect.ts'
 
@@ -34,7 +37,7 @@ export async function releaseToken(
         ...causedBy(caller),
         workload: principal.workload.name,
         grant: id,
-        proof_kid: principal.kid,
+        ...proofOf(principal),
       } as const
       const refused = await broker.ledger.append({ ...conditions, events: [event] })
       return refused.status === 'recorded' ? { ...refused, result: 'foreign' } : refused
@@ -62,8 +65,13 @@ export function endGrant(id: string, caller: Caller, reason?: string): CallbackC
   return async (tx, { index, timeMs }): Promise<Outcome<Release>> => {
     const grant = await findGrant(tx, id)
     if (grant === undefined) return { result: 'unknown', unrecorded: 'nothing changed' }
-    if (grantState(grant, timeMs) !== 'active') return { result: 'already_ended', unrecorded: 'nothing changed' }
+    const credential = await findCredential(tx, id)
+    const state = grantState(grant, timeMs, credential?.state)
+    // What has not ended outside may be ordered to end once, whatever else has made it so.
+    const isOpen = credential === undefined ? state === 'active' : !isOver(state) && grant.revokedIndex === undefined
+    if (!isOpen) return { result: 'already_ended', unrecorded: 'nothing changed' }
     await markGrantRevoked(tx, id, index)
+    if (credential !== undefined) await orderEnd(tx, credential, timeMs)
     return {
       result: 'revoked',
       // The end of one grant does not raise the epoch: whoever asks about it reads its row.
@@ -81,4 +89,17 @@ export function endGrant(id: string, caller: Caller, reason?: string): CallbackC
       ],
     }
   }
+}
+
+/**
+ * Puts a credential into `ending` by a revocation. While it is being minted the mint, when it returns, finds that and undoes
+ * itself; only after its lease somebody else does.
+ */
+export async function orderEnd(tx: Kysely<Schema>, credential: StoredCredential, timeMs: number): Promise<void> {
+  const { state, leaseUntilMs = 0, grant } = credential
+  const dueAtMs = state === 'minting' ? Math.max(timeMs, leaseUntilMs) : timeMs
+  // What cannot be found lives for its time, whoever orders its end.
+  if (state === 'ending' || state === 'unknown') await noteCredential(tx, grant, { cause: 'revoked' })
+  else if (state === 'stuck') await stepCredential(tx, credential, 'retried', { cause: 'revoked', tries: 0, dueAtMs })
+  else await stepCredential(tx, credential, 'end_ordered', { cause: 'revoked', dueAtMs })
 }

@@ -1,6 +1,10 @@
+import type { Kysely } from 'kysely'
+import type { AuditEvent } from '../audit/event.ts'
 import type { Workload, WorkloadStatus } from '../identity/workload.ts'
 import { BrokerError } from '../kernel/errors.ts'
-import { updateWorkload } from '../storage/workloads.ts'
+import type { Place } from '../storage/change.ts'
+import type { Schema } from '../storage/schema.ts'
+import { findWorkload, updateWorkload } from '../storage/workloads.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
 import { commit } from './commit.ts'
 import { cancelOpenEnrolments } from './enrolments.ts'
@@ -19,6 +23,15 @@ export function resumeWorkload(broker: Broker, caller: Caller, name: string, rea
 /** Ends a workload for good. Its name and its keys are never used again. */
 export function retireWorkload(broker: Broker, caller: Caller, name: string, reason: string | undefined): Promise<ChangedWorkload> {
   return changeStatus(broker, caller, name, 'retired', reason)
+}
+
+/** Suspends a workload as part of a revocation's own transaction; no event where it is stopped already. */
+export async function stopWorkload(tx: Kysely<Schema>, caller: Caller, name: string, reason: string | undefined, { timeMs }: Place): Promise<AuditEvent[]> {
+  const workload = await findWorkload(tx, name)
+  if (workload?.status !== 'active') return []
+  await updateWorkload(tx, { ...workload, status: 'suspended', updatedAtMs: timeMs })
+  const cancelled = await cancelOpenEnrolments(tx, caller, name, timeMs)
+  return [{ type: 'workload.suspended', ...causedBy(caller), workload: name, ...(reason !== undefined && { reason }) }, ...cancelled]
 }
 
 const eventTypes = { suspended: 'workload.suspended', active: 'workload.resumed', retired: 'workload.retired' } as const

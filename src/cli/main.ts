@@ -88,6 +88,13 @@ const entries: readonly Entry[] = [
     load: async () => (await import('./keys.ts')).keysCommand,
   },
   {
+    name: 'secret',
+    summary: "hand the broker a tool's root credential, to be kept sealed",
+    audience: 'admins',
+    nested: true,
+    load: async () => (await import('./secret.ts')).secretCommand,
+  },
+  {
     name: 'policy',
     summary: 'check, test and apply the rules',
     audience: 'admins',

@@ -4,7 +4,7 @@ import { cedarVersion } from '../policy/cedar.ts'
 import { createDecider } from '../policy/decide.ts'
 import { createLru } from '../policy/lru.ts'
 import { hashPolicyFiles, loadPolicySet, type PolicySet } from '../policy/policy-set.ts'
-import { replayDecision, type Mismatch } from '../policy/replay.ts'
+import { decidedTypes, replayDecision, type Mismatch } from '../policy/replay.ts'
 
 /** Where in the file the line of each policy set stands, by hash. */
 export type PolicySetPlaces = ReadonlyMap<string, { readonly offset: number; readonly length: number }>
@@ -50,7 +50,7 @@ const setsInMemoryMax = 4
 const newline = 0x0a
 // What proves the entries of an export stands behind them.
 const proofLine = /^\{"(?:policy_set|leaves|gap|checkpoint)":/
-const judged = /^decision\.(?:verdict|approvals_needed|reasons|reasons_more|errors)|^(?:type|audience)$/
+const judged = /^decision\.(?:verdict|approvals_needed|reasons|reasons_more|errors)|^(?:type|audience|connector)$/
 
 /** What replays the decisions of whole lines of a file: reads a policy set when a decision needs it, and remembers verdicts. */
 export function createReplayer(file: string, places: PolicySetPlaces): (lines: Buffer) => ReplayReport {
@@ -87,7 +87,7 @@ export function createReplayer(file: string, places: PolicySetPlaces): (lines: B
         continue
       }
       const { index, decision } = entry
-      if (decision === undefined && entry['type'] !== 'grant.issued' && entry['type'] !== 'grant.denied') continue
+      if (decision === undefined && !decidedTypes.includes(entry['type'])) continue
       report.decisions++
       const hash = memberOf(decision, 'policy_set')
       if (typeof hash !== 'string') {

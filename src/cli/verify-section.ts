@@ -17,7 +17,7 @@ export function describeFile(path: string, verdict: FileVerdict): Section {
     `${path} has ${countOf(entries, 'entry', 'entries')}${range}.`,
     ...describeProof(verdict),
     ...(kept === undefined ? [] : describeKept(kept, checkpoint?.size ?? entries)),
-    ...(wrong === 0 && life.entries > 0 ? [describeLife(life)] : []),
+    ...(wrong === 0 && life.entries > 0 ? [describeLife(life), ...describeOutside(life.outside)] : []),
     ...life.restored.map(({ index, size }) => `Entry ${index} says that the log went on from a restored backup: what it had behind entry ${index - 1}, up to ${size} entries, is lost.`),
     ...(kept === undefined && proof !== 'nothing' ? [tailNotProven] : []),
   ]
@@ -33,7 +33,13 @@ export function describeFile(path: string, verdict: FileVerdict): Section {
     unproven_entries: wrong === 0 ? unproven : entries,
     tail_proven_to: wrong === 0 && kept?.status === 'proven' ? kept.size : 0,
     kept: kept && { size: kept.size, status: kept.status.replaceAll(' ', '_'), abandoned_by: kept.abandonedBy },
-    life: { entries: life.entries, grants_issued: life.issued, grants_revoked: life.revoked, restored_at: life.restored.map(({ index }) => index) },
+    life: {
+      entries: life.entries,
+      grants_issued: life.issued,
+      grants_revoked: life.revoked,
+      outside_grants: describeCount(life.outside),
+      restored_at: life.restored.map(({ index }) => index),
+    },
     policy_sets: policySets,
     problems,
     problems_more: problemsMore,
@@ -85,6 +91,23 @@ function describeLife({ entries, issued, revoked }: FileVerdict['life']): string
   const grants = issued === 0 ? 'no grant' : `${countOf(issued, 'grant')}, each with its decision, its policy set, its workload and key in good order`
   const ended = revoked === 0 ? '' : `; ${countOf(revoked, 'end', 'ends')} by revocation, each of a grant that was there`
   return `The first ${entries} entries of the log fit together: ${grants}${ended}.`
+}
+
+/** What became of the grants in outside tools, where there were any; whoever sees one that is not over has to look. */
+function describeOutside({ issued, failed, ended, open, overdue, stuck, writtenOff }: FileVerdict['life']['outside']): string[] {
+  if (issued === 0) return []
+  const parts = [
+    `${ended} ended there`,
+    ...(failed === 0 ? [] : [`${failed} came to nothing`]),
+    ...(open === 0 ? [] : [`${open} ${open === 1 ? 'was' : 'were'} not over by the last entry${overdue === 0 ? '' : `, ${overdue} of them past their time`}`]),
+    ...(stuck === 0 ? [] : [`${stuck} stuck, which the tool refused to end`]),
+    ...(writtenOff === 0 ? [] : [`${writtenOff} written off, whether or not anything lives`]),
+  ]
+  return [`${countOf(issued, 'grant was', 'grants were')} to live in outside tools: ${parts.join('; ')}.`]
+}
+
+function describeCount({ issued, failed, ended, open, overdue, stuck, writtenOff }: FileVerdict['life']['outside']) {
+  return { issued, failed, ended, open, overdue, stuck, written_off: writtenOff }
 }
 
 function describeProblem({ line, index, what }: Problem): string {

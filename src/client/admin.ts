@@ -9,6 +9,7 @@ import { createSender, type ApiAnswer, type ApiRequest, type ConnectionOptions, 
 import { refusePrivateKeys } from './key.ts'
 import { createOperatorMethods, type OperatorMethods } from './operators.ts'
 import { createReceiptMethods, type ReceiptMethods } from './receipts.ts'
+import { createSecretMethods, type SecretMethods } from './secrets.ts'
 import { createSessionMethods, type SessionMethods } from './sessions.ts'
 import { createSigningKeyMethods, type SigningKeyMethods } from './signing-keys.ts'
 import type { AuditEntry, AuditExport, AuditExportQuery, AuditPage, AuditProofQuery, AuditQuery, ProofLines } from './log-records.ts'
@@ -23,7 +24,7 @@ export interface AdminClientOptions extends ConnectionOptions {
 }
 
 /** An operator's side of the broker: one method per route. Answers are returned as they are, in snake case. */
-export interface AdminClient extends AnchorMethods, EnrolmentMethods, OperatorMethods, ReceiptMethods, SessionMethods, SigningKeyMethods {
+export interface AdminClient extends AnchorMethods, EnrolmentMethods, OperatorMethods, ReceiptMethods, SecretMethods, SessionMethods, SigningKeyMethods {
   registerWorkload(registration: Registration): Promise<Recorded<WorkloadRecord>>
   getWorkload(name: string): Promise<WorkloadRecord>
   listWorkloads(query?: WorkloadQuery): Promise<WorkloadPage>
@@ -68,6 +69,7 @@ export function createAdminClient(options: AdminClientOptions): AdminClient {
     ...createEnrolmentMethods(send, of),
     ...createOperatorMethods(send),
     ...createReceiptMethods(send),
+    ...createSecretMethods(send),
     ...createSessionMethods(send),
     ...createSigningKeyMethods(send),
     async registerWorkload(registration) {

@@ -84,8 +84,8 @@ export interface OpenTool {
 /** What a connector may use of the broker. */
 export interface ToolContext {
   /**
-   * Tells this broker's traces in a tool from those of another one: 8 characters of `[a-z0-9]`, the same for ever, derived
-   * from the trust domain.
+   * Tells this broker's traces in a tool from those of another one: 8 characters of `[a-z0-9]`, the same for as long as its
+   * log goes on.
    */
   readonly instance: string
   /** Stint's clock, in milliseconds. */
@@ -97,19 +97,24 @@ export interface ToolContext {
 }
 
 /** What a single use of a secret that replaces itself came to. */
-export interface Used<T> {
-  readonly result: T
-  /** The secret in place of the one that was used up; absent where it stays as it is. */
-  readonly replacement?: Secret
-}
+export type Used<T> =
+  | {
+      readonly result: T
+      /** The secret in place of the one that was used up; absent where it stays as it is. */
+      readonly replacement?: Secret
+    }
+  /** The tool has said that the secret opens nothing any more; why, in words. */
+  | { readonly usedUp: string }
 
 export interface Custody {
   /**
-   * Lends the secret to `use`, which no other process can have meanwhile, and stores its replacement before this returns.
-   * Where `use` throws a `ConnectorError` whose outcome is unknown, or the process dies in between, the secret counts as
-   * used up: the tool is marked as needing reconnection, and nobody tries the old one again.
+   * Lends the secret of a source `sealed:name` to `use`, which no other process can have meanwhile, and stores its
+   * replacement before this returns. Where `use` throws anything but a `ConnectorError` with the outcome `nothing_done`, or
+   * the process dies in between, the secret counts as used up: the tool is marked as needing reconnection, and nobody tries
+   * the old one again. Waits for its turn until the signal ends it, and not for long. Throws `ConnectorError`; it may do so
+   * although `use` has returned, where the replacement could not be stored in time.
    */
-  lend<T>(source: string, tool: string, use: (secret: Secret) => Promise<Used<T>>): Promise<T>
+  lend<T>(source: string, tool: string, use: (secret: Secret) => Promise<Used<T>>, signal: AbortSignal): Promise<T>
 }
 
 /** Opens tools of one kind. `open` connects nowhere: it throws only for settings that cannot work. */

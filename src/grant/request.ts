@@ -19,8 +19,21 @@ export interface GrantRequest {
   readonly target?: string
   readonly task?: string
   readonly ttlSeconds: number
+  /** Why, in the caller's words. */
+  readonly reason?: string
   /** Whether the request came as authorization details, which the answer then echoes. */
   readonly detailed: boolean
+}
+
+/** The same by its members, each of the right form already. */
+export interface GrantWish {
+  readonly tool: string
+  /** Full names, or the verbs alone. */
+  readonly actions: readonly string[]
+  readonly target?: string
+  readonly ttlSeconds?: number
+  readonly task?: string
+  readonly reason?: string
 }
 
 /** How the catalog answers: what this room needs of the policy room. */
@@ -64,6 +77,30 @@ export function resolveRequest(raw: RawRequest, catalog: CatalogLookup): GrantRe
     detailed,
     ...(target !== undefined && { target }),
     ...(task !== undefined && { task }),
+  }
+}
+
+/** The same for a request that names the tool. Throws `invalid_input` or `invalid_target`. */
+export function resolveWish({ tool: name, actions: named, target, ttlSeconds, task, reason }: GrantWish, catalog: CatalogLookup): GrantRequest {
+  const tool = catalog.tools.get(name)
+  if (tool === undefined) throw refuse('invalid_input', `There is no tool ${show(name)} in the catalog`)
+  const actions = named.map((action) => (action.includes(':') ? action : `${name}:${action}`))
+  const found = findTool(actions, catalog, 'invalid_input')
+  if (found !== tool) throw refuse('invalid_input', `The tool is ${name}, but the actions are of ${found.name}`)
+  const problem = catalog.findTargetProblem(tool, target)
+  if (problem !== undefined) throw refuse('invalid_target', `The tool ${name} ${problem}`)
+  const seconds = ttlSeconds ?? tool.ttl.defaultSeconds
+  if (seconds > tool.ttl.maxSeconds) {
+    throw refuse('invalid_input', `The ttl_seconds of ${seconds} are too many: ${name} gives at most ${tool.ttl.maxSeconds}`)
+  }
+  return {
+    tool,
+    actions,
+    ttlSeconds: seconds,
+    detailed: false,
+    ...(target !== undefined && { target }),
+    ...(task !== undefined && { task }),
+    ...(reason !== undefined && { reason }),
   }
 }
 

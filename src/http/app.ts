@@ -8,13 +8,14 @@ import { auditRoutes } from './audit.ts'
 import { discoveryRoutes } from './discovery.ts'
 import { exportRoutes } from './export.ts'
 import { enrolmentRoutes } from './enrolments.ts'
-import { admitOperator, countsAgainst, createRefusalCount, recordAttempt, refuseForeignOrigin, refuseLimitedAddress } from './guards.ts'
+import { admitOperator, countsAgainst, createRefusalCount, recordAttempt, refuseForeignOrigin, refuseLimitedAddress, showsOperator } from './guards.ts'
 import { headersOfAll } from './headers.ts'
 import { healthRoutes } from './health.ts'
 import { logRoutes } from './log.ts'
 import { logAcceptRoutes } from './log-accept.ts'
 import { metricsRoutes } from './metrics.ts'
 import { readInput } from './input.ts'
+import { grantRoutes } from './grants.ts'
 import { refuseOddHead, type Head } from './limits.ts'
 import { oauthRoutes } from './oauth.ts'
 import { openApiRoute } from './openapi.ts'
@@ -25,9 +26,11 @@ import { answerOAuthError, answerProblem, toBrokerError } from './problem.ts'
 import { describeAddress, tellOfRequests } from './request-log.ts'
 import { receiptRoutes } from './receipts.ts'
 import { revocationRoutes } from './revocations.ts'
-import type { Route, RouteContext } from './route.ts'
+import { rolesOf, takesAgents, type Route, type RouteContext } from './route.ts'
+import { secretRoutes } from './secrets.ts'
 import { sessionRoutes } from './sessions.ts'
 import { signingKeyRoutes } from './signing-keys.ts'
+import { toolRoutes } from './tools.ts'
 import { workloadKeyRoutes } from './workload-keys.ts'
 import { workloadRoutes } from './workloads.ts'
 
@@ -39,11 +42,14 @@ export const routes: readonly Route[] = [
   ...workloadRoutes,
   ...enrolmentRoutes,
   ...workloadKeyRoutes,
+  ...grantRoutes,
   ...revocationRoutes,
+  ...toolRoutes,
   ...operatorRoutes,
   ...sessionRoutes,
   ...policyRoutes,
   ...signingKeyRoutes,
+  ...secretRoutes,
   ...auditRoutes,
   ...exportRoutes,
   ...proofRoutes,
@@ -92,19 +98,25 @@ export function createApp({ broker, development, proxies, refusalLimit }: AppOpt
 
   for (const route of routes) {
     const { access } = route
-    if (typeof access !== 'string') {
+    const roles = rolesOf(access)
+    const agents = takesAgents(access)
+    if (roles !== undefined) {
       // Before anything of the body is read: strangers must not fill the memory.
       app.on(route.method, route.path, async (c, next) => {
         c.set('wantsProof', true)
+        if (agents && !showsOperator(c)) {
+          refuseLimitedAddress(broker, c.get('address'), refusalLimit)
+          return next()
+        }
         try {
-          await admitOperator(route, access, c)
+          await admitOperator(route, roles, c)
         } catch (error) {
           if (c.get('operator') === undefined) refuseLimitedAddress(broker, c.get('address'), refusalLimit)
           throw error
         }
-        await next()
+        return next()
       })
-    } else if (access === 'workload' || route.method !== 'GET') {
+    } else if (agents || access === 'workload' || route.method !== 'GET') {
       // What is open to anyone and takes something is where something in it proves who sent it.
       app.on(route.method, route.path, async (c, next) => {
         c.set('wantsProof', true)
@@ -113,7 +125,7 @@ export function createApp({ broker, development, proxies, refusalLimit }: AppOpt
       })
     }
     app.on(route.method, route.path, async (c) => {
-      if (typeof access !== 'string') return handleAsOperator(route, c)
+      if (c.get('operator') !== undefined && roles !== undefined) return handleAsOperator(route, c)
       return route.handle(c, await readInput(c, route))
     })
   }

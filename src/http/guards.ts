@@ -12,6 +12,11 @@ export function bearerOf(c: RouteContext): string | undefined {
   return /^bearer +([\w.~+/=-]+)$/i.exec(c.req.header('authorization') ?? '')?.[1]
 }
 
+/** Whether a request shows what has the form of an operator's credential, and so is none of a workload's. */
+export function showsOperator(c: RouteContext): boolean {
+  return bearerOf(c)?.startsWith('stint_') ?? false
+}
+
 /** The operator who sent this request. Throws `unauthenticated`. */
 export async function proveOperator(c: RouteContext): Promise<Operator> {
   const operator = await authenticateOperator(c.get('broker'), bearerOf(c) ?? '')

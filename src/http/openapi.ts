@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { roles } from '../identity/operator.ts'
 import type { ErrorCode } from '../kernel/errors.ts'
 import { oauthErrorAnswer, problemAnswer, statusOf, titleOf } from './problem.ts'
-import { defineRoute, type Answer, type Route } from './route.ts'
+import { defineRoute, rolesOf, takesAgents, type Answer, type Route } from './route.ts'
 
 type Json = Readonly<Record<string, unknown>>
 
@@ -83,6 +83,8 @@ with a registered key, in the parameters client_assertion_type and client_assert
 
 const securitySchemes = {
   operator: { type: 'http', scheme: 'bearer', description: 'The credential of an operator, or of a person who signed in.' },
+  assertion: { type: 'apiKey', in: 'header', name: 'Client-Assertion', description: 'A fresh JWT of at most five minutes, signed with a registered key (RFC 7523 §2.2).' },
+  token: { type: 'http', scheme: 'bearer', description: 'A token that Stint issued for the audience urn:stint:broker.' },
 }
 
 const headers = {
@@ -112,11 +114,22 @@ function moveReferences(schema: unknown): Json {
 function describeAccess({ access }: Route): Json {
   if (access === 'anyone') return { description: 'Open to anyone.', security: [] }
   if (access === 'workload') return { description: 'A workload proves itself by a client assertion in the body.', security: [] }
-  return { description: `Needs the role ${access.join(' or ')}.`, 'x-stint-roles': access, security: [{ operator: [] }] }
+  if (takesAgents(access)) {
+    const roles = rolesOf(access)
+    const orOperator = roles === undefined ? '' : ` Or an operator with the role ${roles.join(' or ')}.`
+    return {
+      description: `A workload proves itself by a client assertion in the header Client-Assertion, or by a token that Stint issued to it for itself.${orOperator}`,
+      ...(roles && { 'x-stint-roles': roles }),
+      security: [{ assertion: [] }, { token: [] }, ...(roles === undefined ? [] : [{ operator: [] }])],
+    }
+  }
+  const allowed = rolesOf(access) ?? []
+  return { description: `Needs the role ${allowed.join(' or ')}.`, 'x-stint-roles': allowed, security: [{ operator: [] }] }
 }
 
-function describeInput({ params, query, body }: Route, convert: Convert): Json {
-  const parameters = [...describeParameters('path', params, convert), ...describeParameters('query', query, convert)]
+function describeInput({ params, query, body, headers }: Route, convert: Convert): Json {
+  const named = Object.entries(headers ?? {}).map(([name, description]) => ({ name, in: 'header', required: false, description, schema: { type: 'string' } }))
+  const parameters = [...describeParameters('path', params, convert), ...describeParameters('query', query, convert), ...named]
   const type = body?.type === 'form' ? 'application/x-www-form-urlencoded' : 'application/json'
   return {
     ...(parameters.length > 0 && { parameters }),
@@ -162,12 +175,16 @@ function listErrors(route: Route): ErrorCode[] {
   const { method, access, params, body, errors = [] } = route
   const oauth = speaksOAuth(route)
   const bad: ErrorCode = oauth ? 'invalid_request' : 'invalid_input'
-  const unproven: ErrorCode = access === 'workload' ? 'invalid_client' : 'unauthenticated'
+  const unproven: ErrorCode[] = [
+    ...(access === 'workload' || takesAgents(access) ? (['invalid_client'] as const) : []),
+    ...(access === 'workload' || access === 'agent' ? [] : (['unauthenticated'] as const)),
+  ]
   const proves = access !== 'anyone' || method !== 'GET'
-  const open = typeof access === 'string' || roles.every((role) => access.includes(role))
+  const allowed = rolesOf(access)
+  const open = allowed === undefined || roles.every((role) => allowed.includes(role))
   return [
     bad,
-    ...(proves ? [unproven, 'rate_limited' as const] : []),
+    ...(proves ? [...unproven, 'rate_limited' as const] : []),
     ...(open ? [] : ['forbidden' as const]),
     ...(params === undefined ? [] : ['not_found' as const]),
     ...(method === 'GET' || oauth ? [] : ['conflict' as const]),

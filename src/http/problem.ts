@@ -24,6 +24,10 @@ const statuses: Record<ErrorCode, ContentfulStatusCode> = {
   unsupported_media_type: 415,
   payload_too_large: 413,
   conflict: 409,
+  idempotency_mismatch: 422,
+  denied: 403,
+  tool_failed: 502,
+  tool_unavailable: 503,
   policy_invalid: 422,
   config_invalid: 500,
   unavailable: 503,
@@ -40,6 +44,10 @@ const titles: Partial<Record<ErrorCode, string>> = {
   unsupported_media_type: 'Unsupported content type',
   payload_too_large: 'The request is too large',
   conflict: 'This does not fit what is there',
+  idempotency_mismatch: 'This idempotency key stands for another request',
+  denied: 'The policy does not allow this',
+  tool_failed: 'The tool did not do it',
+  tool_unavailable: 'The tool cannot do it at the moment',
   policy_invalid: 'The policy set is not valid',
   unavailable: 'Not available at the moment',
   internal: 'Something went wrong in the broker',
@@ -90,6 +98,7 @@ export const problemAnswer = z
       )
       .optional()
       .describe('Each thing that is wrong, by its place in the request or in the policy files.'),
+    ended_outside: z.array(z.string()).optional().describe('Grants whose credential was ended in its tool although that could not be recorded yet.'),
   })
   .meta({ id: 'Problem' })
 
@@ -155,9 +164,11 @@ function problemType(code: ErrorCode): string {
 function oauthCode(code: ErrorCode): string {
   switch (code) {
     case 'unavailable':
+    case 'tool_unavailable':
     case 'rate_limited':
       return 'temporarily_unavailable'
     case 'internal':
+    case 'tool_failed':
     case 'config_invalid':
       return 'server_error'
     case 'invalid_input':
@@ -166,9 +177,11 @@ function oauthCode(code: ErrorCode): string {
     case 'unsupported_media_type':
     case 'payload_too_large':
     case 'conflict':
+    case 'idempotency_mismatch':
     case 'policy_invalid':
       return 'invalid_request'
     case 'forbidden':
+    case 'denied':
       return 'access_denied'
     case 'unauthenticated':
       return 'invalid_client'

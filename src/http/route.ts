@@ -6,9 +6,21 @@ import type { ErrorCode } from '../kernel/errors.ts'
 
 /**
  * Who may call a route, stated once, here: `anyone` may; a `workload` proves itself by the body, which the handler hands
- * to the broker; an operator who has one of the named roles shows a credential, before anything else is looked at.
+ * to the broker; an `agent` is a workload that proves itself by a header, which the handler hands over likewise; an operator
+ * who has one of the named roles shows a credential, before anything else is looked at.
  */
-export type Access = 'anyone' | 'workload' | readonly Role[]
+export type Access = 'anyone' | 'workload' | 'agent' | readonly Role[] | { readonly agentOr: readonly Role[] }
+
+/** The roles of which an operator needs one, if he shows a credential: which he must where no workload may call. */
+export function rolesOf(access: Access): readonly Role[] | undefined {
+  if (typeof access === 'string') return undefined
+  return 'agentOr' in access ? access.agentOr : access
+}
+
+/** Whether a workload may call, which proves itself by a header. */
+export function takesAgents(access: Access): boolean {
+  return access === 'agent' || (typeof access === 'object' && 'agentOr' in access)
+}
 
 /** What a route answers with one status: for the API document, and for the tests that hold the answers against it. */
 export interface Answer {
@@ -40,6 +52,8 @@ export interface Route {
   readonly params?: Schema
   readonly query?: Schema
   readonly body?: Body
+  /** Headers that it reads beside those of the proof, each with what it means. */
+  readonly headers?: Readonly<Record<string, string>>
   /** By status. What goes wrong is a problem or an OAuth error on every route. */
   readonly answers: Readonly<Record<number, Answer>>
   /** What may go wrong here and cannot be told from the rest of the route, for the API document. */

@@ -9,10 +9,12 @@ import { createWorkloadKeyCache } from './workload-key-cache.ts'
 /** A workload that has proven who it is. */
 export interface Principal {
   readonly workload: Workload
+  readonly proof: 'private_key_jwt' | 'stint_token'
   /** The key that it proved. */
-  readonly kid: string
-  readonly proof: 'private_key_jwt'
-  readonly assertion: {
+  readonly kid?: string
+  /** Or the grant under which Stint had issued the token that it showed. */
+  readonly grant?: string
+  readonly assertion?: {
     /** Names the assertion for the replay marks: base64url SHA-256 over issuer and `jti` (RFC 7519 §4.1.7). */
     readonly replayId: string
     /** From then on the assertion is refused, as expired or by the end of its key, and its replay mark may be forgotten. */

@@ -30,6 +30,8 @@ export const refusalMeanings = {
   workload_retired: 'signed by a retired workload',
   workload_suspended: 'signed by a suspended workload',
   review_overdue: 'signed by a workload whose review date has passed',
+  token_malformed: 'the bearer token is none that Stint signed for itself as the audience, or not for asking for grants',
+  token_ended: 'the token is right, but has expired or was revoked',
   operator_malformed: 'the bearer token has not the form of an operator credential',
   operator_unknown: 'no operator has this id',
   operator_wrong: 'the operator exists and the secret is wrong',

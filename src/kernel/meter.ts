@@ -2,6 +2,10 @@
 export interface Counters {
   /** Tokens that were given out. */
   readonly tokens_issued: { readonly tool: string }
+  /** Credentials of outside tools that were given out. */
+  readonly credentials_lent: { readonly tool: string }
+  /** Tries to end a credential that its tool refused or did not answer. */
+  readonly end_failures: { readonly tool: string }
   /** Requests of proven workloads that ended without a token: `denied`, `needs_approval`, or the error's code. */
   readonly requests_denied: { readonly reason: string }
   /** Callers who were not believed, by the reasons of `identity/refusal.ts`; replays among them. */
@@ -52,6 +56,10 @@ export interface Gauges {
   readonly reviews_due: Readonly<Record<string, never>>
   /** Workloads, retired ones aside, whose review date has passed. */
   readonly reviews_overdue: Readonly<Record<string, never>>
+  /** Grants whose credential lives in an outside tool and is not over, by state. */
+  readonly credentials: { readonly state: string }
+  /** Those of them that should have been looked at a minute ago: the sweeper does not keep up, or stands still. */
+  readonly credentials_overdue: Readonly<Record<string, never>>
   readonly operators: { readonly role: string }
   /** Active operators whose credential expires within 14 days. */
   readonly operators_expiring: { readonly role: string }

@@ -4,6 +4,9 @@ import { Secret } from './secret.ts'
 
 export type Environment = Readonly<Record<string, string | undefined>>
 
+/** The name of a secret that an admin hands to the broker, as in the source `sealed:name`. */
+export const secretNamePattern = /^[a-z][a-z0-9-]{0,62}$/
+
 /**
  * The secret that a source names: `env:NAME`, or `file:/path`, a file that nobody else can read; white space around it is
  * taken off. `what` names it in messages. Throws `config_invalid` that says what to do.

@@ -53,15 +53,17 @@ export interface ConnectorKind {
   readonly actionShape: z.ZodRawShape
   /** Schema of `config`; absent: the kind has none, and a `config` is refused. */
   readonly config?: z.ZodType
-  /** Whether each tool of this kind must ask for a target. */
-  readonly target?: 'required'
+  /** Whether each tool of this kind must ask for a target; or may not, where its credential cannot be confined to one. */
+  readonly target?: 'required' | 'refused'
+  /** Whether its credential is a bearer token, so that the OAuth token endpoint can answer it. */
+  readonly lendsToken: boolean
 }
 
 export type ConnectorKinds = ReadonlyMap<string, ConnectorKind>
 
 /** Every kind of connector that Stint has. `jwt` needs nothing beside Stint: an access token that it signs itself. */
 export const builtInConnectorKinds: ConnectorKinds = new Map<string, ConnectorKind>([
-  ['jwt', { audience: 'required', actionShape: {} }],
+  ['jwt', { audience: 'required', actionShape: {}, lendsToken: true }],
   ['postgres', postgresKind],
   ['github-app', githubAppKind],
   ['oauth-client', oauthClientKind],
@@ -120,7 +122,9 @@ function createToolSchema(kinds: ConnectorKinds, kind: ConnectorKind | undefined
     sensitivity,
     ttl: ttlSchema,
     approvals_max: z.int().min(0).max(10).default(3),
-    target: kind?.target === 'required' ? targetSchema.refine((target) => target.required, { path: ['required'], error: `must be true for this connector` }) : targetSchema.optional(),
+    target: kind?.target === 'required' ? targetSchema.refine((target) => target.required, { path: ['required'], error: `must be true for this connector` })
+      : kind?.target === 'refused' ? z.never('must not be there: this connector confines a credential by its actions alone').optional()
+      : targetSchema.optional(),
     actions: z
       .record(
         z.string().regex(/^[a-z][a-z0-9_.-]{0,62}$/, 'must be lower-case letters, digits, ".", "_" and "-", at most 63'),

@@ -5,6 +5,7 @@ import type { DecisionRecord } from '../audit/event.ts'
 import type { Stage } from '../identity/workload.ts'
 import { formatTime, parseTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
+import type { Tool } from './catalog.ts'
 import type { Decider } from './decide.ts'
 import type { PolicySet } from './policy-set.ts'
 import { describeDecision } from './record.ts'
@@ -20,10 +21,13 @@ export interface Mismatch {
   readonly replayed: JsonValue | undefined
 }
 
+/** The types of entries that record a decision. */
+export const decidedTypes: readonly unknown[] = ['grant.issued', 'grant.minting', 'grant.renewed', 'grant.denied']
+
 /**
- * Decides again what an entry of type `grant.issued` or `grant.denied` records, by the set that it names, and compares the
- * whole record: the verdict with its reasons and errors, all that the policy saw, and what was asked for. The facts about
- * the workload and the counts are taken from the entry. Empty if it comes out the same (invariant 5).
+ * Decides again what an entry records that gave, renewed or denied a grant, by the set that it names, and compares the whole
+ * record: the verdict with its reasons and errors, all that the policy saw, and what was asked for. The facts about the
+ * workload and the counts are taken from the entry. Empty if it comes out the same (invariant 5).
  */
 export function replayDecision(decider: Decider, set: PolicySet, entry: JsonObject): readonly Mismatch[] {
   const parsed = entrySchema.safeParse(entry)
@@ -37,23 +41,37 @@ export function replayDecision(decider: Decider, set: PolicySet, entry: JsonObje
   if ('mismatch' in again) return [again.mismatch]
   const { verdict } = again.decision
   const tool = set.catalog.get(request.tool)
+  const given = describeGiven(verdict === 'allow' ? tool : undefined, entry['type'])
   const asked = {
-    type: verdict === 'allow' ? 'grant.issued' : 'grant.denied',
+    type: given.type,
     workload: request.workload.name,
     tool: request.tool,
     actions: request.actions,
     target: request.target,
     task: request.task,
     ttl_seconds: Math.min(request.ttlSeconds, tool?.ttl.maxSeconds ?? 0),
-    audience: verdict === 'allow' ? tool?.audience : undefined,
+    audience: given.audience,
+    connector: given.connector,
     // Another version of Cedar may well say the same: that is for whoever reports it.
     decision: { ...again.decision, cedar_version: recorded.decision.cedar_version },
   }
-  const { type, workload, tool: toolName, actions, target, task, ttl_seconds, audience, decision } = entry
-  return findMismatches({ type, workload, tool: toolName, actions, target, task, ttl_seconds, audience, decision }, asked)
+  const { type, workload, tool: toolName, actions, target, task, ttl_seconds, audience, connector, decision } = entry
+  return findMismatches({ type, workload, tool: toolName, actions, target, task, ttl_seconds, audience, connector, decision }, asked)
+}
+
+/**
+ * What an entry says of a grant that was allowed on the tool: a token of Stint's own is for the tool's audience, anything
+ * else is made through the tool's connector, or renewed there.
+ */
+function describeGiven(tool: Tool | undefined, type: unknown): { readonly type: string; readonly audience: string | undefined; readonly connector: string | undefined } {
+  if (tool === undefined) return { type: 'grant.denied', audience: undefined, connector: undefined }
+  const { connector, audience } = tool
+  if (connector === 'jwt') return { type: 'grant.issued', audience, connector: undefined }
+  return type === 'grant.renewed' ? { type, audience: undefined, connector: undefined } : { type: 'grant.minting', audience: undefined, connector }
 }
 
 const stages = ['sandbox', 'pilot', 'production'] as const satisfies readonly Stage[]
+const proofs = ['private_key_jwt', 'stint_token'] as const satisfies readonly AccessRequest['proof'][]
 const count = z.int().min(0)
 // The form that it was written in, for the texts are compared afterwards.
 const instant = z.string().refine((text) => formatTimeAgain(text) === text)
@@ -73,7 +91,7 @@ const inputSchema = z.object({
     task: z.string().optional(),
     depth: count,
     onBehalfOf: z.string().optional(),
-    proof: z.literal('private_key_jwt'),
+    proof: z.enum(proofs),
     boundKey: z.boolean(),
     recentGrants: count.optional(),
     recentDenials: count.optional(),

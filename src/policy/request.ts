@@ -23,7 +23,7 @@ export interface AccessRequest {
   readonly target?: string
   readonly ttlSeconds: number
   readonly task?: string
-  readonly proof: 'private_key_jwt'
+  readonly proof: 'private_key_jwt' | 'stint_token'
   readonly boundKey: boolean
   readonly depth: number
   readonly onBehalfOf?: string

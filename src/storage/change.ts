@@ -11,7 +11,7 @@ export interface Conditions {
   /** The epoch under which the change was decided; absent when it depends on nothing that the epoch stands for. */
   readonly epoch?: number
   /** The assertion that this change spends: it takes effect once, or not at all. */
-  readonly mark?: ReplayMark
+  readonly mark?: ReplayMark | undefined
 }
 
 /** A hot change: plain values, inserted together with those of all other requests of the moment. */
@@ -23,7 +23,9 @@ export interface RowsChange extends Conditions {
    * Checked under the log's lock, for a decision that rests on more than the epoch stands for, such as a count of recent
    * grants. Where it answers no, the change counts as decided under an epoch that has moved.
    */
-  stillHolds?(tx: Kysely<Schema>): Promise<boolean>
+  stillHolds?(tx: Kysely<Schema>, place: Place): Promise<boolean>
+  /** Writes what belongs to the grant, in the same transaction and after its row. */
+  also?(tx: Kysely<Schema>, place: Place): Promise<void>
 }
 
 /** Where and when a change will stand in the log. */

@@ -15,7 +15,7 @@ export interface Pending {
   readonly conditions: Conditions
   /** When it came, by `performance.now()`. */
   readonly queuedMs: number
-  readonly rows?: Pick<RowsChange, 'grant' | 'events' | 'stillHolds'>
+  readonly rows?: Pick<RowsChange, 'grant' | 'events' | 'stillHolds' | 'also'>
   readonly apply?: CallbackChange<unknown>['apply']
   resolve(outcome: Recorded<unknown>): void
   reject(error: unknown): void
@@ -56,7 +56,7 @@ export function createBatch({ transaction, start, random, callbackMsMax, isTrans
   let firstEntry: Entry | undefined
 
   async function applyAll(batch: readonly Pending[], apart: boolean): Promise<Settlement[]> {
-    const isHot = ({ apply, rows }: Pending) => apply === undefined && rows?.stillHolds === undefined
+    const isHot = ({ apply, rows }: Pending) => apply === undefined && rows?.stillHolds === undefined && rows?.also === undefined
     const hot = batch.filter(isHot)
     const settlements: Settlement[] = []
     // Plain values go first: a callback that raises the epoch would only make them be decided again.
@@ -115,8 +115,13 @@ export function createBatch({ transaction, start, random, callbackMsMax, isTrans
     const outcome = refusal(pending)
     if (outcome !== undefined) return { pending, outcome }
     if (apply === undefined) {
-      const stillHolds = await runGuarded(pending, (tx) => rows?.stillHolds?.(tx) ?? Promise.resolve(true))
+      const place: Place = { index: head.size, timeMs: head.timeMs }
+      const stillHolds = await runGuarded(pending, (tx) => rows?.stillHolds?.(tx, place) ?? Promise.resolve(true))
       const [settlement] = stillHolds ? await applyRows([pending]) : []
+      if (rows?.also !== undefined && settlement?.outcome?.status === 'recorded') {
+        const { also } = rows
+        await runGuarded(pending, (tx) => also(tx, place))
+      }
       return settlement ?? { pending, outcome: { status: 'epoch_moved' } }
     }
     if (conditions.mark !== undefined && (await transaction.insertReplayMarks([conditions.mark])).size === 0) {

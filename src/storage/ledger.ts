@@ -14,7 +14,7 @@ export interface Ledger {
   append(change: RowsChange): Promise<Recorded<undefined>>
   transact<R>(change: CallbackChange<R>): Promise<Recorded<R>>
   /** Spends an assertion that authenticates a request which changes nothing, such as an introspection. */
-  spend(conditions: Required<Conditions>): Promise<Recorded<undefined>>
+  spend(conditions: Conditions): Promise<Recorded<undefined>>
   /** Deletes replay marks whose assertions the ledger's time refuses anyway; returns how many. At most `max`. */
   forgetExpiredMarks(max: number): Promise<number>
   /** Takes note of a head that was read outside: from then on a head behind it stops issuance. */
@@ -175,8 +175,8 @@ export function createLedger(options: LedgerOptions): Ledger {
   }
 
   return {
-    append: ({ grant, events, stillHolds, ...conditions }) =>
-      enqueue({ conditions, rows: { events, ...(grant && { grant }), ...(stillHolds && { stillHolds }) } }),
+    append: ({ grant, events, stillHolds, also, ...conditions }) =>
+      enqueue({ conditions, rows: { events, ...(grant && { grant }), ...(stillHolds && { stillHolds }), ...(also && { also }) } }),
     transact: ({ apply, whileHeld, ...conditions }) => enqueue({ conditions, apply }, whileHeld),
     spend: (conditions) => enqueue({ conditions }),
     async forgetExpiredMarks(max) {

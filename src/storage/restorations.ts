@@ -20,3 +20,9 @@ export async function listRestorations(db: Kysely<Schema>): Promise<Restoration[
     return { index: idx, proofsFromMs: readTime(proofsFrom), abandoned }
   })
 }
+
+/** When the log was last restored, by the ledger's time; what is stored here from before may be older than what was used since. */
+export async function findRestoredMs(db: Kysely<Schema>): Promise<number | undefined> {
+  const row = await db.selectFrom('audit_event').select('time').where('type', '=', 'log.restored').orderBy('idx', 'desc').limit(1).executeTakeFirst()
+  return row && readTime(row.time)
+}

@@ -49,6 +49,11 @@ export async function listWorkloads(db: Kysely<Schema>, filter: WorkloadFilter):
 }
 
 /** Throws the engine's unique violation when the name was ever used. */
+/** The names of a team's workloads, retired ones too: what they were given may still live. */
+export async function listWorkloadNames(db: Kysely<Schema>, team: string): Promise<string[]> {
+  return (await db.selectFrom('workload').select('name').where('team', '=', team).orderBy('name').execute()).map(({ name }) => name)
+}
+
 export async function insertWorkload(tx: Kysely<Schema>, workload: Workload): Promise<void> {
   await tx.insertInto('workload').values(toRow(workload)).execute()
   await insertWorkloadKeys(tx, workload.name, workload.keys)

@@ -16,6 +16,8 @@ interface Description<L> {
 
 const counters: { readonly [N in keyof Counters]: Description<Counters[N]> } = {
   tokens_issued: { help: 'Tokens that were given out.', labels: ['tool'] },
+  credentials_lent: { help: 'Credentials of outside tools that were given out.', labels: ['tool'] },
+  end_failures: { help: 'Tries to end a credential that its tool refused or did not answer.', labels: ['tool'] },
   requests_denied: { help: 'Requests of proven workloads that ended without a token.', labels: ['reason'] },
   refusals: { help: 'Callers who were not believed, replays among them.', labels: ['realm', 'reason'] },
   requests_limited: { help: 'Requests that were told to wait.', labels: ['scope'] },
@@ -56,6 +58,8 @@ const gauges: { readonly [N in keyof Gauges]: Description<Gauges[N]> } = {
   policies: { help: 'Policies in the set in force.', labels: [] },
   tools: { help: 'Tools in the catalog in force.', labels: [] },
   workloads: { help: 'Registered workloads.', labels: ['status'] },
+  credentials: { help: 'Grants whose credential lives in an outside tool and is not over.', labels: ['state'] },
+  credentials_overdue: { help: 'Credentials that should have been looked at a minute ago.', labels: [] },
   reviews_due: { help: 'Active workloads that suspend themselves within 14 days.', labels: [] },
   reviews_overdue: { help: 'Workloads, retired ones aside, whose review date has passed.', labels: [] },
   operators: { help: 'Operators whose credential is neither expired nor revoked.', labels: ['role'] },

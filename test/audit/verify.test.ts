@@ -3,52 +3,11 @@ import { describe, expect, test } from 'vitest'
 import { formatCsvLine, csvHeader } from '../../src/audit/csv.ts'
 import { leafHash } from '../../src/audit/encode.ts'
 import { makeEntry } from '../../src/audit/entry.ts'
-import type { AuditEvent } from '../../src/audit/event.ts'
-import { appendLeaf, appendSubtree, findSubtrees, rootOf, type Frontier } from '../../src/audit/merkle.ts'
-import { createFileCheck, type FileVerdict } from '../../src/audit/verify.ts'
-import { createPieceCheck } from '../../src/audit/verify-piece.ts'
-import { hashPolicyFiles } from '../../src/policy/policy-set.ts'
-import { testPolicies } from '../broker.ts'
-import { createLogKey, formatProof, generateLog } from './generated-log.ts'
+import { appendSubtree, findSubtrees, rootOf, type Frontier } from '../../src/audit/merkle.ts'
+import { createLogKey, generateLog } from './generated-log.ts'
+import { allRevoked, base, bodiesOf, grantId, iso, issued, kid, minute, of, opened, operator, otherKid, proof, registered, revoked, root, seal, set, sign, startMs, stint, tokenKid, treeOf, verify, type Event } from './made-log.ts'
 
-const key = createLogKey()
-const startMs = Date.UTC(2026, 0, 15, 12)
 const bodies = [...generateLog(120)]
-
-interface Given {
-  readonly kept?: string
-  readonly note?: string
-  /** Cuts the file into pieces of so many lines. */
-  readonly piece?: number
-}
-
-/** The verdict on a file of these lines, whose last one has the checkpoint if there is one. */
-function verify(lines: readonly string[], { kept, note = noteOf(lines), piece = lines.length }: Given = {}): FileVerdict {
-  const form = /^(?:index|\d+),/.test(lines[0] ?? '') ? 'csv' : 'jsonl'
-  const check = createFileCheck({ form, verifier: key.verifier, note, kept, hashPolicySet: hashPolicyFiles })
-  const checkPiece = createPieceCheck()
-  for (let at = 0; at < lines.length; at += Math.max(1, piece)) {
-    check.add(checkPiece(Buffer.from(lines.slice(at, at + piece).map((line) => `${line}\n`).join('')), form, check.cuts))
-  }
-  return check.finish()
-}
-
-function noteOf(lines: readonly string[]): string | undefined {
-  const last = lines.at(-1) ?? ''
-  return last.startsWith('{"checkpoint":') ? (JSON.parse(last) as { checkpoint: string }).checkpoint : undefined
-}
-
-function treeOf(texts: readonly string[]) {
-  let frontier: Frontier = []
-  texts.forEach((text, i) => (frontier = appendLeaf(frontier, i, leafHash(Buffer.from(text)))))
-  return { size: texts.length, root: rootOf(frontier) }
-}
-
-/** A checkpoint of these entries. */
-const sign = (texts: readonly string[]): string => key.sign(treeOf(texts))
-const proof = (note: string): string[] => formatProof(note).trimEnd().split('\n')
-/** An export of all of these entries. */
-const seal = (texts: readonly string[]): string[] => [...texts, ...proof(sign(texts))]
 
 const replaced = (texts: readonly string[], at: number, text: string): string[] => texts.with(at, text)
 
@@ -221,71 +180,6 @@ describe('An export as CSV', () => {
 
 // Whoever has the key can sign any tree: what one who runs the broker may try is found by what the entries say of each other.
 describe('A log that does not fit together', () => {
-  const stint = { kind: 'stint', id: 'start' } as const
-  const root = { kind: 'operator', id: 'root-id' } as const
-  const minute = 60_000
-  const iso = (ms: number): string => new Date(startMs + ms).toISOString()
-  const [kid, otherKid, tokenKid] = ['k'.repeat(43), 'l'.repeat(43), 't'.repeat(43)]
-  const set = hashPolicyFiles(testPolicies)
-  let grants = 0
-  const grantId = (n: number): string => `grant_01kf0rdqr${String(n).padStart(17, '0')}`
-
-  type Event = Record<string, unknown> & { type: string; atMs?: number }
-  const opened = { type: 'log.opened', actor: stint, trust_domain: 'stint.test', issuer: 'https://stint.test' }
-  const registered = (workload: string, more: object = {}): Event => ({
-    type: 'workload.registered',
-    actor: root,
-    workload,
-    environment: 'test',
-    stage: 'pilot',
-    owner: { team: 'support', contact: 'oncall:support' },
-    purpose: 'p',
-    tags: [],
-    review_at: iso(90 * 24 * 60 * minute),
-    kids: [workload === 'bot' ? kid : otherKid],
-    ...more,
-  })
-  const base: Event[] = [
-    opened,
-    { type: 'operator.created', actor: stint, operator: 'root-id', name: 'root', role: 'admin' },
-    { type: 'key.created', actor: stint, use: 'token', alg: 'ES256', kid: tokenKid, signs_from: iso(0) },
-    { type: 'policy.applied', actor: root, policy_set: set, policies: 4, tools: 2, cedar_version: '4.13.0' },
-    registered('bot'),
-    registered('other'),
-  ]
-  const issued = (more: Record<string, unknown> = {}, decision: Record<string, unknown> = {}, atMs = 0): Event => {
-    const workload = more['workload'] ?? 'bot'
-    const input = {
-      principal: { type: 'Workload', id: workload },
-      actions: [{ type: 'Action', id: 'tickets:read' }],
-      resource: { type: 'Tool', id: 'tickets' },
-      context: { ttl: { __extn: { fn: 'duration', arg: '600s' } }, now: { __extn: { fn: 'datetime', arg: iso(atMs) } }, ...(more['task'] !== undefined && { task: more['task'] }) },
-    }
-    return {
-      type: 'grant.issued',
-      actor: { kind: 'workload', id: workload },
-      workload,
-      tool: 'tickets',
-      actions: ['tickets:read'],
-      ttl_seconds: 600,
-      proof_kid: workload === 'bot' ? kid : otherKid,
-      grant: grantId(grants++),
-      audience: 'https://tickets.test',
-      expires_at: iso(atMs + 10 * minute),
-      ends: 'introspection',
-      token_kid: tokenKid,
-      ...more,
-      decision: { verdict: 'allow', reasons: ['r'], errors: [], policy_set: set, cedar_version: '4.13.0', input, ...decision },
-      atMs,
-    }
-  }
-  const revoked = (grant: string, more: object = {}): Event => ({ type: 'grant.revoked', actor: root, workload: 'bot', grant, tool: 'tickets', ...more })
-  const allRevoked = (selector: Record<string, string>): Event => {
-    const { before: _before, ...named } = selector
-    return { type: 'grants.revoked', actor: root, selector, ...named }
-  }
-  const of = (type: string, more: object = {}): Event => ({ type, actor: root, workload: 'bot', ...more })
-  const operator = (id: string, more: object = {}): Event => ({ type: 'operator.created', actor: root, operator: id, name: id, role: 'admin', ...more })
   const session = (id: string, more: object = {}): Event => ({
     type: 'operator.signed_in',
     actor: { kind: 'operator', id: 'oidc:ada', session: id },
@@ -303,12 +197,6 @@ describe('A log that does not fit together', () => {
   const rotated = (newKid: string, until: number, more: object = {}): Event =>
     of('workload.key_rotated', { actor: { kind: 'workload', id: 'bot' }, kid: newKid, alg: 'ES256', replaces: kid, until: iso(until), ...more })
 
-  function bodiesOf(events: readonly Event[]): string[] {
-    return events.map(({ atMs = 0, ...event }, i) => {
-      // Made as wrong as the test likes.
-      return makeEntry(event as unknown as AuditEvent, i, startMs + atMs, randomBytes).body
-    })
-  }
 
   const good: [string, () => Event[]][] = [
     ['grants, one ended, one by many', () => [issued({ grant: grantId(900) }), revoked(grantId(900)), issued({ task: 't' }), allRevoked({ task: 't' })]],
@@ -358,13 +246,13 @@ describe('A log that does not fit together', () => {
     ['the end of what comes later', () => [revoked(grantId(904)), issued({ grant: grantId(904) })], `ends the grant ${grantId(904)}, which was not issued before`],
     ['two ends', () => [issued({ grant: grantId(905) }), revoked(grantId(905)), revoked(grantId(905))], `ends the grant ${grantId(905)}, which entry 7 had ended`],
     ['an end after that of many', () => [issued({ grant: grantId(906), task: 't' }), allRevoked({ task: 't', workload: 'bot' }), revoked(grantId(906), { task: 't' })], `ends the grant ${grantId(906)}, which entry 7 had ended`],
-    ['an end after its time', () => [issued({ grant: grantId(907) }), { ...revoked(grantId(907)), atMs: 10 * minute }], `ends the grant ${grantId(907)}, which had expired`],
+    ['an end after its time', () => [issued({ grant: grantId(907) }), { ...revoked(grantId(907)), atMs: 10 * minute }], `ends the grant ${grantId(907)}, which was over`],
     ["another's end", () => [issued({ grant: grantId(908) }), revoked(grantId(908), { workload: 'other' })], `ends the grant ${grantId(908)} with another workload than entry 6 issued it with`],
     ["another tool's end", () => [issued({ grant: grantId(909) }), revoked(grantId(909), { tool: 'payments' })], `ends the grant ${grantId(909)} with another tool than entry 6 issued it with`],
     ['an end by somebody else', () => [issued({ grant: grantId(910) }), revoked(grantId(910), { actor: { kind: 'workload', id: 'other' } })], `ends the grant ${grantId(910)} by the word of another workload`],
     ['a selector of nothing', () => [allRevoked({})], 'selects nothing'],
     ['a selector of what is to come', () => [allRevoked({ before: iso(minute) })], 'covers grants of a time to come'],
-    ['a selector that names another', () => [{ ...allRevoked({ workload: 'bot' }), workload: 'other' }], 'selects another workload or task than it names'],
+    ['a selector that names another', () => [{ ...allRevoked({ workload: 'bot' }), workload: 'other' }], 'selects another workload, tool or task than it names'],
     ['introspection of nothing', () => [{ type: 'introspection.refused', actor: { kind: 'workload', id: 'bot' }, workload: 'bot', grant: 'grant_x', proof_kid: kid }], 'is about the grant grant_x, which was not issued before'],
     ['a count of nobody', () => [{ type: 'requests.limited', actor: { kind: 'workload', id: 'nobody' }, workload: 'nobody', count: 1, since: iso(0), until: iso(0) }], 'is by the workload nobody, which was not registered before'],
     ['a name twice', () => [registered('bot', { kids: [] })], 'registers the workload bot once more'],

@@ -9,9 +9,15 @@ const config = z.strictObject({
   private_network: privateNetwork,
 })
 
+const permission = z
+  .string()
+  .regex(/^[a-z][a-z_]{0,62}$/, 'must be the name of a permission')
+  // A target is one repository, and these reach beyond any.
+  .refine((name) => !/^(?:organization_|enterprise_)|^(?:members|team_discussions)$/.test(name), 'must be a permission on repositories, not on a whole organization')
+
 const action = {
   permissions: z
-    .record(z.string().regex(/^[a-z][a-z_]{0,62}$/, 'must be the name of a permission'), z.enum(['read', 'write', 'admin']))
+    .record(permission, z.enum(['read', 'write', 'admin']))
     .refine((permissions) => Object.keys(permissions).length > 0, 'must name at least one permission'),
 }
 
@@ -19,4 +25,4 @@ export type GithubAppConfig = z.output<typeof config>
 export type GithubAppAction = { readonly permissions: Readonly<Record<string, 'read' | 'write' | 'admin'>> }
 
 /** An installation token for one repository and just the permissions of the actions. */
-export const githubAppKind: ConnectorKind = { audience: 'optional', actionShape: action, config, target: 'required' }
+export const githubAppKind: ConnectorKind = { audience: 'optional', lendsToken: true, actionShape: action, config, target: 'required' }

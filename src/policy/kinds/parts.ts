@@ -12,8 +12,11 @@ export const secretSource = z.strictObject({
     .refine((from) => !/^env:STINT_/i.test(from), 'must not name a variable of Stint itself'),
 })
 
-/** A host as the catalog allows it: a DNS name or an IP address, with a port where it is not the usual one. */
+/** Whether the tool may be within a private network; without it no such address is called. */
 export const privateNetwork = z.boolean().default(false)
+
+/** A host as the catalog allows it: a DNS name or an IP address, with a port where it is not the usual one. */
+export const allowedHost = z.string().max(255).refine(isHost, 'must be a host, or host:port where the port is not the usual one')
 
 /** An https URL without user, query and fragment; plain http only for a loopback address, for trying things out. */
 export const serviceUrl = z.string().max(512).refine(isServiceUrl, 'must be an https URL without user, query and fragment (http only on 127.0.0.1)')
@@ -23,4 +26,8 @@ function isServiceUrl(text: string): boolean {
   const { protocol, hostname, search, hash, username, password } = new URL(text)
   const plain = protocol === 'http:' && ['127.0.0.1', '[::1]', 'localhost'].includes(hostname)
   return (protocol === 'https:' || plain) && search === '' && hash === '' && username === '' && password === ''
+}
+
+function isHost(text: string): boolean {
+  return URL.canParse(`https://${text}`) && new URL(`https://${text}`).host === text
 }

@@ -24,6 +24,7 @@ export async function createCredentials(db: Kysely<never>, engine: Engine): Prom
     `create table sealed_secret (
       name ${text} not null, version ${int} not null, sealed ${text} not null, sealed_version ${int} not null,
       created_at ${text} not null, primary key (name, version)) ${options}`,
+    "create unique index sealed_secret_kept on sealed_secret (name) where sealed <> ''",
     `create table custody (
       name ${text} primary key, tool ${text} not null, state ${text} not null, owner ${text}, lease_until ${text},
       problem ${text}) ${options}`,

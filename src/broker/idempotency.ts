@@ -1,0 +1,114 @@
+import { formatTime } from '../kernel/clock.ts'
+import { grantState, isOver } from '../grant/grant.ts'
+import { BrokerError } from '../kernel/errors.ts'
+import { findCredential } from '../storage/credentials.ts'
+import { findGrant } from '../storage/grants.ts'
+import { deleteExpiredRepeats, findRepeat, writeRepeat } from '../storage/idempotency-keys.ts'
+import type { Place } from '../storage/change.ts'
+import { actorOf, markOf, stillProven, withWorkload, type ClientCredentials } from './authenticate.ts'
+import type { Broker } from './broker.ts'
+import { commit } from './commit.ts'
+import { endCredential } from './end.ts'
+import { endGrant, type Release } from './release.ts'
+import type { Ask, Granted, Guard } from './request.ts'
+
+/** A key of the caller's own for a request that it may send again. */
+export interface IdempotencyKey {
+  readonly key: string
+  /** Hex SHA-256 of the request. */
+  readonly bodyHash: string
+}
+
+/** How long a key stands for its request. */
+const keptMs = 86_400_000
+
+/** An earlier grant of the same key lives, or may: it ends before there is a new one. */
+class EarlierGrant extends Error {
+  readonly grant: string
+
+  constructor(grant: string) {
+    super('an earlier grant of the same idempotency key is not over')
+    this.name = 'EarlierGrant'
+    this.grant = grant
+  }
+}
+
+type AnswerAsk = (broker: Broker, credentials: ClientCredentials, ask: Ask) => Promise<Granted>
+
+/**
+ * Answers a request that may come again. While the first one is in flight, and where what it gave cannot be ended, the answer
+ * is `conflict`; a key that stands for another request is an `idempotency_mismatch`. The earlier grant is ended, on record,
+ * before it is asked anew: so that of one key no two credentials are alive.
+ */
+export async function guardRepeat(broker: Broker, credentials: ClientCredentials, ask: Ask, key: IdempotencyKey, answerAsk: AnswerAsk): Promise<Granted> {
+  const guarded: Ask = { ...ask, guard: (workload) => guard(workload, key) }
+  try {
+    return await answerAsk(broker, credentials, guarded)
+  } catch (error) {
+    if (!(error instanceof EarlierGrant)) throw error
+    await endEarlier(broker, credentials, error.grant, ask.requestId)
+  }
+  try {
+    return await answerAsk(broker, credentials, { ...guarded, spent: true })
+  } catch (error) {
+    // Somebody else has asked by the same key in between.
+    throw error instanceof EarlierGrant ? inFlight() : error
+  }
+}
+
+function guard(workload: string, { key, bodyHash }: IdempotencyKey): Guard {
+  return {
+    async stillHolds(tx, { timeMs }) {
+      const repeat = await findRepeat(tx, workload, key, timeMs)
+      if (repeat === undefined) return true
+      if (repeat.bodyHash !== bodyHash) {
+        const publicMessage = 'The Idempotency-Key stands for another request of the last 24 hours: take a new key for each request.'
+        throw new BrokerError({ code: 'idempotency_mismatch', publicMessage })
+      }
+      const [grant, credential] = [await findGrant(tx, repeat.grant), await findCredential(tx, repeat.grant)]
+      if (grant === undefined) return true
+      const state = grantState(grant, timeMs, credential?.state)
+      if (isOver(state)) return true
+      if (state === 'minting' && (credential?.leaseUntilMs ?? 0) > timeMs) throw inFlight()
+      throw new EarlierGrant(repeat.grant)
+    },
+    also: (grant) => (tx, { timeMs }) => writeRepeat(tx, workload, key, { bodyHash, grant }, timeMs + keptMs),
+  }
+}
+
+function inFlight(): BrokerError {
+  return new BrokerError({ code: 'conflict', publicMessage: 'A request with this Idempotency-Key is in flight: wait for its answer, or send it again in a minute.' })
+}
+
+/** Ends the grant, by the word of its own workload. Throws `conflict`, which says until when it lives, where it does not end at once. */
+async function endEarlier(broker: Broker, credentials: ClientCredentials, grant: string, requestId: string): Promise<void> {
+  await withWorkload<Release>(broker, credentials, async (principal, view) => {
+    const apply = endGrant(grant, { actor: actorOf(principal), requestId }, 'asked for again')
+    return broker.ledger.transact({
+      epoch: view.epoch,
+      mark: markOf(principal),
+      apply: async (tx, place) => ((await stillProven(tx, principal, place.timeMs)) ? apply(tx, place) : { result: 'already_ended', unrecorded: 'nothing changed' }),
+    })
+  })
+  await endCredential(broker, grant)
+  const { read } = broker.database
+  const [stored, credential] = [await findGrant(read, grant), await findCredential(read, grant)]
+  if (stored === undefined || isOver(grantState(stored, broker.ledger.nowMs(), credential?.state))) return
+  const until = formatTime(credential?.diesAtMs ?? stored.expiresAtMs)
+  const how = credential?.diesAtMs === undefined ? 'its end is tried again and again; ask for it' : `it may live until ${until}`
+  throw new BrokerError({ code: 'conflict', publicMessage: `What this Idempotency-Key gave before, ${grant}, is not ended yet: ${how}, or take a new key.` })
+}
+
+const forgottenPerCommit = 500
+
+/** Forgets keys that have expired. */
+export async function forgetRepeats(broker: Broker): Promise<void> {
+  for (;;) {
+    const { result } = await commit<number>(broker, {
+      async apply(tx, { timeMs }: Place) {
+        return { result: await deleteExpiredRepeats(tx, timeMs, forgottenPerCommit), unrecorded: 'housekeeping' }
+      },
+    })
+    if (result < forgottenPerCommit) return
+  }
+}

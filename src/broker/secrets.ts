@@ -1,0 +1,119 @@
+import { realpathSync } from 'node:fs'
+import type { Kysely } from 'kysely'
+import { ConnectorError, type ToolContext } from '../connectors/connector.ts'
+import { BrokerError } from '../kernel/errors.ts'
+import { readSecretSource, type Environment } from '../kernel/secret-source.ts'
+import { Secret } from '../kernel/secret.ts'
+import type { Schema } from '../storage/schema.ts'
+import { findCustody, findSecret, putCustody, replaceSecret, secretPlace, type StoredSecret } from '../storage/secrets.ts'
+import { causedBy, type Broker, type Caller } from './broker.ts'
+import { commit } from './commit.ts'
+
+/** The largest secret that an admin can hand over, in bytes of UTF-8. */
+export const secretBytesMax = 64 * 1024
+
+export interface SecretReaderOptions extends Pick<Broker, 'database' | 'sealer'> {
+  readonly env: Environment
+  /** Sources of the broker's own secrets: no tool may name them, for who writes a catalog could have them sent anywhere. */
+  readonly own?: readonly string[]
+}
+
+/**
+ * Makes the function that reads a tool's root credential, each time anew, so that a replaced one is used from then on. It
+ * throws a `ConnectorError` (`nothing_done`) that says what an admin does.
+ */
+export function createSecretReader({ database, sealer, env, own = [] }: SecretReaderOptions): ToolContext['readSecret'] {
+  const reserved = new Set(own.map(identify))
+  return async (source, what) => {
+    try {
+      if (source.startsWith('sealed:')) return await readSealed({ database, sealer }, source.slice('sealed:'.length), what)
+      const identity = identify(source)
+      // The kernel's files show this process itself, its environment too.
+      if (reserved.has(identity) || /^file:\/(?:proc|sys|dev)\//.test(identity)) throw unusable(`${source} is the broker's own: ${what} must be kept elsewhere`)
+      return readSecretSource(source, what, env)
+    } catch (error) {
+      if (error instanceof ConnectorError) throw error
+      if (error instanceof BrokerError) throw unusable(error.publicMessage, error)
+      throw unusable(`the database could not be read for ${what}: try again shortly`, error)
+    }
+  }
+}
+
+/** What tells a source from others: a file by where its path leads. */
+function identify(source: string): string {
+  if (!source.startsWith('file:')) return source
+  try {
+    return `file:${realpathSync(source.slice('file:'.length))}`
+  } catch {
+    // What is not there is told of when it is read.
+    return source
+  }
+}
+
+async function readSealed({ database, sealer }: Pick<Broker, 'database' | 'sealer'>, name: string, what: string): Promise<Secret> {
+  const secret = await findSecret(database.read, name)
+  if (secret === undefined) throw missingSecret(name, what)
+  const custody = await findCustody(database.read, name)
+  if (custody?.state === 'used_up') throw needsReconnection(custody.tool, name)
+  return openSecret({ sealer }, secret)
+}
+
+/** The newest version of a sealed secret, opened. Throws `ConnectorError` where the sealing key is not the one that sealed it. */
+export function openSecret({ sealer }: Pick<Broker, 'sealer'>, { name, version, sealed }: StoredSecret): Secret {
+  try {
+    return new Secret(Buffer.from(sealer.open(sealed, secretPlace(name, version))).toString('utf8'))
+  } catch (cause) {
+    throw unusable(`the sealed secret ${name} cannot be opened: an admin puts it anew, with stint secret put ${name}`, cause)
+  }
+}
+
+/** Nobody has handed over this secret. */
+export function missingSecret(name: string, what: string): ConnectorError {
+  return unusable(`there is no sealed secret ${name}, which must hold ${what}: an admin puts it, with stint secret put ${name}`)
+}
+
+/** The secret opens nothing any more, or nobody knows whether it does. */
+export function needsReconnection(tool: string, name: string, init?: Pick<ConnectorError, 'outcome' | 'cause'>): ConnectorError {
+  return new ConnectorError({
+    outcome: 'nothing_done',
+    ...init,
+    publicMessage: `The tool ${tool} needs reconnection: its refresh token is used up, or may be. An admin puts a fresh one: stint secret put ${name}`,
+  })
+}
+
+function unusable(reason: string, cause?: unknown): ConnectorError {
+  const publicMessage = `The tool's root credential cannot be used: ${reason}.`
+  return new ConnectorError({ outcome: 'nothing_done', publicMessage, ...(cause !== undefined && { cause }) })
+}
+
+/** A secret that was put, as far as it may be shown. */
+export interface PutSecret extends Pick<StoredSecret, 'name' | 'version' | 'createdAtMs'> {
+  readonly auditIndex: number
+}
+
+/** Seals a secret as the newest version of its name; what earlier ones sealed is erased. A tool that waited for it is connected again. */
+export async function putSecret(broker: Pick<Broker, 'ledger' | 'sealer'>, caller: Caller, name: string, value: Secret): Promise<PutSecret> {
+  const { result, index } = await commit(broker, {
+    async apply(tx, { timeMs }) {
+      const { version } = await sealNext(broker, tx, name, value, timeMs)
+      const custody = await findCustody(tx, name)
+      // Whoever is using the old one finds that it is not theirs any more, and does not put its successor in this one's place.
+      if (custody !== undefined) await putCustody(tx, { name, tool: custody.tool, state: 'ready' })
+      return {
+        result: { name, version, createdAtMs: timeMs },
+        // No decision reads secrets.
+        raisesEpoch: false,
+        events: [{ type: 'secret.stored', ...causedBy(caller), secret: name, version }],
+      }
+    },
+  })
+  return { ...result, auditIndex: index }
+}
+
+/** Stores a value as the next version of its secret, sealed for its row. */
+export async function sealNext({ sealer }: Pick<Broker, 'sealer'>, tx: Kysely<Schema>, name: string, value: Secret, timeMs: number): Promise<StoredSecret> {
+  const version = ((await findSecret(tx, name))?.version ?? 0) + 1
+  const stored = { name, version, sealed: sealer.seal(value.reveal(), secretPlace(name, version)), createdAtMs: timeMs }
+  await replaceSecret(tx, stored)
+  return stored
+}

@@ -1,0 +1,41 @@
+import { readAuditIndex, readObject, readObjects, type Shape } from './answer.ts'
+import { clientError } from './errors.ts'
+import type { ApiAnswer, ApiRequest } from './http.ts'
+import type { Recorded, SecretPage, SecretQuery, SecretRecord } from './records.ts'
+
+/** What an operator may do about the secrets that the broker keeps for tools: a part of `AdminClient`. */
+export interface SecretMethods {
+  /** Hands over a secret, in place of the one that the name had before. */
+  putSecret(name: string, value: string): Promise<Recorded<SecretRecord>>
+  listSecrets(query?: SecretQuery): Promise<SecretPage>
+}
+
+/** The methods of a client that sends with an operator's credential. */
+export function createSecretMethods(send: (request: ApiRequest) => Promise<ApiAnswer>): SecretMethods {
+  const path = '/v1/secrets'
+  return {
+    async putSecret(name, value) {
+      // A dot segment would vanish from the URL and ask for something else.
+      if (name === '' || name === '.' || name === '..') throw clientError('invalid_option', "the secret's name is missing or malformed.")
+      const { body, headers } = await send({ method: 'PUT', path: `${path}/${encodeURIComponent(name)}`, json: { value } })
+      return { ...readSecret(body), ...readAuditIndex(headers) }
+    },
+    async listSecrets(query = {}) {
+      const { body } = await send({ method: 'GET', path, query: { ...query } })
+      const page = readObject(body, { secrets: 'array', next: 'string?' }, 'a list of secrets')
+      return {
+        secrets: readObjects(page['secrets'], {}, 'a list of secrets').map(readSecret),
+        ...(typeof page['next'] === 'string' && { next: page['next'] }),
+      }
+    },
+  }
+}
+
+const secretShape: Shape = { name: 'string', version: 'number', created_at: 'string', needs_reconnection: 'object?' }
+
+function readSecret(body: unknown): SecretRecord {
+  const secret = readObject(body, secretShape, 'a secret')
+  if (secret['needs_reconnection'] !== undefined) readObject(secret['needs_reconnection'], { tool: 'string', problem: 'string' }, 'a secret')
+  // The shape was checked; the type states the same.
+  return secret as unknown as SecretRecord
+}

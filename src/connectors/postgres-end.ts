@@ -1,0 +1,228 @@
+import { setTimeout } from 'node:timers/promises'
+import pg from 'pg'
+import { ConnectorError } from './connector.ts'
+import { retryConflicts, runInTransaction, type PostgresServer, type Session } from './postgres-connection.ts'
+import { isConflict, isLost, quoteAnswer, sqlState } from './postgres-failure.ts'
+
+const { escapeIdentifier, escapeLiteral } = pg
+
+export interface RoleToEnd {
+  readonly name: string
+  readonly reassignTo: string
+}
+
+/** What of a role keeps it from being dropped, once no session of it is left. */
+interface Remains {
+  readonly prepared: readonly { readonly gid: string; readonly database: string }[]
+  /** In which databases something is owned by the role, or something was granted to it. */
+  readonly databases: readonly string[]
+}
+
+/**
+ * Ends a role for good: it cannot log in from the first step on, which is committed by itself; then its sessions are ended,
+ * what it owns is given to another role, what was granted to it is taken away, and it is dropped. Each step can be done
+ * again, so that whoever comes after a crash goes on from wherever it was left.
+ */
+export async function endRole(server: PostgresServer, role: RoleToEnd, signal: AbortSignal): Promise<void> {
+  await retryConflicts(signal, () =>
+    server.run('end', signal, async (session) => {
+      for (;;) {
+        const oid = await findRole(session, role.name)
+        if (oid !== undefined) {
+          await disableRole(session, role.name, oid)
+          return explain(session, role, () => dropRole(server, session, role, oid, signal))
+        }
+        if (await isNameFree(session, role.name)) return
+      }
+    }),
+  )
+}
+
+async function findRole({ query }: Session, name: string): Promise<number | undefined> {
+  const [row] = await query<{ oid: number }>('select oid from pg_roles where rolname = $1', [name])
+  return row?.oid
+}
+
+/**
+ * Whether the role is not there for good. A mint that has not committed yet would still make it: so this claims the name,
+ * which waits for any such transaction, and lets go of it.
+ */
+async function isNameFree(session: Session, name: string): Promise<boolean> {
+  await session.query('begin')
+  try {
+    await session.query(`create role ${escapeIdentifier(name)}`)
+    return true
+  } catch (error) {
+    if (!/^(?:42710|23505)$/.test(sqlState(error))) throw error
+    return false
+  } finally {
+    await session.query('rollback').catch(() => undefined)
+  }
+}
+
+const roundsMax = 50
+
+/**
+ * An agent that keeps a change of its own role open (its password is its to change) would hold this up: its sessions are
+ * ended then, and the change tried in the same breath.
+ */
+async function disableRole(session: Session, name: string, oid: number): Promise<void> {
+  const role = escapeIdentifier(name)
+  for (let round = 1; ; round++) {
+    try {
+      await runInTransaction(session, async () => {
+        if (round > 1) await terminate(session, oid)
+        await session.query(`set local lock_timeout = '300ms'; alter role ${role} nologin connection limit 0 password null`)
+      })
+      return
+    } catch (error) {
+      if (sqlState(error) === '42501') {
+        throw new ConnectorError({
+          outcome: 'nothing_done',
+          publicMessage: `The root role ${session.root.user} may not change the role ${name}, which another root role made, or has lost CREATEROLE: an admin runs GRANT ${role} TO ${escapeIdentifier(session.root.user)} WITH ADMIN OPTION.`,
+          cause: error,
+        })
+      }
+      if ((sqlState(error) !== '55P03' && !isConflict(error)) || round === roundsMax) throw error
+      await joinRole(session, name)
+    }
+  }
+}
+
+/** CREATEROLE gave the right to do this with each role that it made: from then on its sessions and its things can be ended. */
+async function joinRole({ query }: Session, name: string): Promise<void> {
+  await query(`grant ${escapeIdentifier(name)} to current_user with inherit true, set true`)
+}
+
+async function terminate({ query }: Session, oid: number): Promise<void> {
+  await query('select pg_terminate_backend(pid) from pg_stat_activity where usesysid = $1', [oid])
+}
+
+async function dropRole(server: PostgresServer, session: Session, role: RoleToEnd, oid: number, signal: AbortSignal): Promise<void> {
+  const { name } = role
+  for (let round = 1; ; round++) {
+    await endSessions(session, name, oid)
+    const remains = await readRemains(session, name, oid)
+    if (remains.prepared.length > 0 || remains.databases.length > 0) await joinRole(session, name)
+    for (const { database, gids } of groupByDatabase(remains.prepared)) {
+      await server.runAlone(signal, (there) => rollBackPrepared(there, name, gids), database)
+    }
+    for (const database of remains.databases) {
+      if (database === session.root.database) await handOver(session, role)
+      else await server.runAlone(signal, (there) => handOver(there, role), database)
+    }
+    try {
+      const dropped = await runInTransaction(session, async () => {
+        // The last look: who had passed the door before it was locked, and was not to be seen yet.
+        if ((await look(session, oid)).sessions > 0) return false
+        await session.query(`drop role ${escapeIdentifier(name)}`)
+        return true
+      })
+      if (dropped) return
+    } catch (error) {
+      // Something has come to be its own since it was looked for, as the end of a transaction that was being rolled back.
+      if (sqlState(error) !== '2BP01' || round >= 3) throw error
+    }
+  }
+}
+
+async function readRemains(session: Session, name: string, oid: number): Promise<Remains> {
+  const prepared = await session.query<{ gid: string; database: string }>('select gid, database::text as database from pg_prepared_xacts where owner = $1', [name])
+  // What belongs to the whole server can be handed over from any database.
+  const databases = await session.query<{ name: string }>(
+    `select distinct coalesce(d.datname, current_database())::text as name from pg_shdepend s left join pg_database d on d.oid = s.dbid
+     where s.refclassid = 'pg_authid'::regclass and s.refobjid = $1 order by 1`,
+    [oid],
+  )
+  return { prepared, databases: databases.map((database) => database.name) }
+}
+
+interface Seen {
+  readonly sessions: number
+  /** Whether some session is being opened, of which nobody can say yet whose it is. */
+  readonly starting: boolean
+}
+
+/**
+ * A session shows its role only once it is open, a moment after its right to log in was looked at. Until then all that shows
+ * is the transaction in which it is being opened.
+ */
+async function look({ query }: Session, oid: number): Promise<Seen> {
+  const [row] = await query<Seen>(
+    `select (select count(*)::int from pg_stat_activity where usesysid = $1) as sessions,
+      exists (select from pg_locks l where l.locktype = 'virtualxid' and not exists (
+        select from pg_stat_activity a where a.pid = l.pid and (a.usesysid is not null or a.datid is not null))) as starting`,
+    [oid],
+  )
+  return row ?? { sessions: 0, starting: false }
+}
+
+/** Ends sessions until a look finds none. For those who are only knocking, strangers perhaps, it does not wait for long. */
+async function endSessions(session: Session, name: string, oid: number): Promise<void> {
+  for (let round = 1; ; round++) {
+    const { sessions, starting } = await look(session, oid)
+    if (sessions === 0 && (!starting || round > 5)) return
+    if (round > 2 * roundsMax) {
+      const publicMessage = `${sessions} of its sessions have not ended yet, though the server was told to end them`
+      throw new ConnectorError({ outcome: 'nothing_done', publicMessage, retryAfterSeconds: 5 })
+    }
+    if (sessions > 0) {
+      // Granted anew it stays as it is.
+      await joinRole(session, name)
+      await terminate(session, oid)
+    }
+    await setTimeout(round < 4 ? 20 : 100)
+  }
+}
+
+function groupByDatabase(prepared: Remains['prepared']): readonly { readonly database: string; readonly gids: readonly string[] }[] {
+  const groups = Map.groupBy(prepared, ({ database }) => database)
+  return [...groups].map(([database, transactions]) => ({ database, gids: transactions.map(({ gid }) => gid) }))
+}
+
+/** Prepared transactions keep their locks whoever has gone; only their owner ends them, in their own database. */
+async function rollBackPrepared({ query }: Session, name: string, gids: readonly string[]): Promise<void> {
+  await query(`set role ${escapeIdentifier(name)}`)
+  for (const gid of gids) {
+    await query(`rollback prepared ${escapeLiteral(gid)}`).catch((error: unknown) => {
+      if (sqlState(error) !== '42704') throw error
+    })
+  }
+}
+
+/** Gives away what the role owns in a database, and takes away what else it has there: rights, default rights, mappings. */
+async function handOver(session: Session, { name, reassignTo }: RoleToEnd): Promise<void> {
+  const [role, heir] = [escapeIdentifier(name), escapeIdentifier(reassignTo)]
+  await runInTransaction(session, () =>
+    // Whoever is to own a function must be allowed to create one in its schema: for the moment the heir may what the role
+    // may, which nobody else ever sees.
+    session.query(`grant ${role} to ${heir} with inherit true, set false; reassign owned by ${role} to ${heir}; drop owned by ${role}; revoke ${role} from ${heir}`),
+  )
+}
+
+/** What goes wrong once the role is disabled does not leave it as dangerous as it was, and the sentence says so. */
+async function explain(session: Session, { name, reassignTo }: RoleToEnd, work: () => Promise<void>): Promise<void> {
+  try {
+    await work()
+  } catch (error) {
+    if (isConflict(error)) throw error
+    const state = sqlState(error)
+    if (state === '42704') {
+      // Somebody else has ended it at the same time, or its heir is missing.
+      if ((await findRole(session, name)) === undefined) return
+      throw unfinished(name, `there is no role ${reassignTo} to own what it has made (reassign_to): an admin creates it`, error)
+    }
+    if (isLost(error)) throw error
+    throw unfinished(name, error instanceof ConnectorError && error.cause === undefined ? error.publicMessage : describeObstacle(state, error), error)
+  }
+}
+
+function describeObstacle(state: string, error: unknown): string {
+  if (state === '55P03' || state === '57014') return `others hold locks on what it owns (${quoteAnswer(error)}), and it is worth another try`
+  if (state === '42501') return `a right is missing (${quoteAnswer(error)}), and \`stint tool check\` says which`
+  return `the server refused (${state}: ${quoteAnswer(error)}), and an admin has to see to it`
+}
+
+function unfinished(name: string, why: string, cause: unknown): ConnectorError {
+  return new ConnectorError({ outcome: 'nothing_done', publicMessage: `The role ${name} cannot log in any more, but it is not dropped: ${why}.`, cause })
+}
