@@ -1,12 +1,6 @@
 import { z } from 'zod'
-
-/** What an entry of the log says, with the members that every entry has. */
-export interface StoryEntry {
-  readonly index: number
-  readonly time: string
-  readonly type: string
-  readonly [member: string]: unknown
-}
+import { createOutsideStory } from './outside-story.ts'
+import { actorMember, tellBy, tellDecision, type Chapter, type Opening, type StoryEntry } from './story.ts'
 
 /** What the entries of a receipt say about its grant. */
 export interface GrantStory {
@@ -16,9 +10,7 @@ export interface GrantStory {
   readonly unproven: readonly string[]
 }
 
-const actor = z.looseObject({ kind: z.string(), id: z.string().optional() })
-
-const issuedMembers = z.looseObject({
+const openingMembers = z.looseObject({
   index: z.int(),
   time: z.string(),
   grant: z.string(),
@@ -28,114 +20,140 @@ const issuedMembers = z.looseObject({
   target: z.string().optional(),
   task: z.string().optional(),
   expires_at: z.string(),
+  connector: z.string().optional(),
+  ends: z.string().optional(),
+  renews: z.string().optional(),
   decision: z.looseObject({ verdict: z.literal('allow'), policy_set: z.string(), reasons: z.array(z.string()) }),
 })
-const revokedMembers = z.looseObject({ actor, grant: z.string(), workload: z.string(), tool: z.string(), reason: z.string().optional() })
+const revokedMembers = z.looseObject({ actor: actorMember, grant: z.string(), workload: z.string(), tool: z.string(), reason: z.string().optional() })
 const manyRevokedMembers = z.looseObject({
-  actor,
+  actor: actorMember,
   // A member that is not known here may narrow what was revoked: then it is not known whether the grant was.
-  selector: z.strictObject({ workload: z.string().optional(), task: z.string().optional(), before: z.string().optional() }),
+  selector: z.strictObject({ workload: z.string().optional(), tool: z.string().optional(), task: z.string().optional(), before: z.string().optional() }),
+  owner: z.string().optional(),
   reason: z.string().optional(),
 })
-const foreignMembers = z.looseObject({ grant: z.string(), workload: z.string() })
+const mentionMembers = z.looseObject({ grant: z.string(), workload: z.string() })
 
-type Issued = z.output<typeof issuedMembers>
-
-/** How a grant was ended before its time, told as one sentence. */
-interface End {
-  readonly time: string
-  readonly sentence: string
-}
-
-/** Judges whether entries, in order of index, are the story of one grant: issued by a decision, and what became of it. */
+/** Judges whether entries, in order of index, are the story of one grant: given by a decision, and what became of it. */
 export function judgeGrantStory(grant: string, entries: readonly StoryEntry[]): GrantStory {
   const [first, ...rest] = entries
   if (first === undefined) return { problems: [], proven: [], unproven: [] }
-  const issued = readIssued(grant, first)
-  if (typeof issued === 'string') return { problems: [{ index: first.index, problem: issued }], proven: [], unproven: [] }
+  const opening = readOpening(grant, first)
+  if (typeof opening === 'string') return { problems: [{ index: first.index, problem: opening }], proven: [], unproven: [] }
+  const story = first.type === 'grant.minting' ? createOutsideStory(opening) : createTokenStory(opening)
   const problems: { index: number; problem: string }[] = []
-  const ends: End[] = []
-  let [time, refusals, revoked] = [issued.time, 0, false]
+  const refuse = (index: number, problem: string | undefined): void => {
+    if (problem !== undefined) problems.push({ index, problem })
+  }
+  let [time, refusals, denials, revoked] = [opening.time, 0, 0, false]
   for (const entry of rest) {
-    const read = readLater(issued, entry)
-    if (typeof read === 'string') problems.push({ index: entry.index, problem: read })
-    else if (read === undefined) refusals++
-    else ends.push(read)
-    if (entry.time < time) problems.push({ index: entry.index, problem: 'has an earlier time than the entry before it' })
-    if (entry.type === 'grant.revoked' && revoked) problems.push({ index: entry.index, problem: 'revokes the grant a second time' })
+    const read = readLater(opening, entry)
+    if (typeof read === 'string') refuse(entry.index, read)
+    else if (read.kind === 'refusal') refusals++
+    else if (read.kind === 'denial') denials++
+    else refuse(entry.index, story.add(read, entry))
+    if (entry.time < time) refuse(entry.index, 'has an earlier time than the entry before it')
+    if (entry.type === 'grant.revoked' && revoked) refuse(entry.index, 'revokes the grant a second time')
     revoked ||= entry.type === 'grant.revoked'
     time = entry.time
   }
-  // What came when the grant had run out has ended nothing.
-  const end = ends.find((candidate) => candidate.time < issued.expires_at)
+  const told = story.finish()
   return {
     problems,
-    proven: [tellIssued(issued), ...(end === undefined ? [] : [end.sentence]), ...(refusals === 0 ? [] : [tellRefusals(refusals)])],
-    unproven: end === undefined ? [`That the grant lived until ${issued.expires_at}: its end may stand in an entry that is not in this receipt.`] : [],
+    proven: [...told.proven, ...(denials === 0 ? [] : [tellDenials(denials)]), ...(refusals === 0 ? [] : [tellRefusals(refusals)])],
+    unproven: told.unproven,
   }
 }
 
 /** The first entry as the grant's own, or what is wrong with it. */
-function readIssued(grant: string, entry: StoryEntry): Issued | string {
-  if (entry.type !== 'grant.issued') return `is ${entry.type}: a receipt begins with the entry that issued the grant`
-  const { data } = issuedMembers.safeParse(entry)
+function readOpening(grant: string, entry: StoryEntry): Opening | string {
+  if (entry.type !== 'grant.issued' && entry.type !== 'grant.minting') return `is ${entry.type}: a receipt begins with the entry that issued the grant`
+  const { data } = openingMembers.safeParse(entry)
   if (data === undefined) return 'issued a grant, but not by a decision to allow it'
   return data.grant === grant ? data : `issued another grant than ${grant}`
 }
 
-/** What a later entry says about the grant: its end, or nothing but a refusal; or else what is wrong with the entry. */
-function readLater(issued: Issued, entry: StoryEntry): End | undefined | string {
+type Later = Chapter | { readonly kind: 'refusal' | 'denial' }
+
+/** What a later entry says about the grant; or else what is wrong with the entry. */
+function readLater(opening: Opening, entry: StoryEntry): Later | string {
   const foreign = `is ${entry.type} and not about this grant`
   switch (entry.type) {
     case 'grant.revoked': {
       const { data } = revokedMembers.safeParse(entry)
-      const fits = data?.grant === issued.grant && data.workload === issued.workload && data.tool === issued.tool
-      return fits ? { time: entry.time, sentence: tellEnd(entry, data, 'it was revoked') } : foreign
+      const fits = data?.grant === opening.grant && data.workload === opening.workload && data.tool === opening.tool
+      return fits ? { kind: 'revoked', sentence: tellBy(entry, data, 'it was revoked') } : foreign
     }
     case 'grants.revoked': {
       const { data } = manyRevokedMembers.safeParse(entry)
-      if (data === undefined || !coversGrant(data.selector, issued)) return foreign
-      return { time: entry.time, sentence: tellEnd(entry, data, `all grants ${tellSelector(data.selector)} were revoked, and this one among them`) }
+      if (data === undefined || !coversGrant(data.selector, opening)) return foreign
+      const team = data.owner === undefined ? '' : ` of the team ${data.owner},`
+      return { kind: 'revoked', sentence: tellBy(entry, data, `all grants${team} ${tellSelector(data.selector)} were revoked, and this one among them`) }
     }
     case 'introspection.refused':
     case 'revocation.refused':
-      return foreignMembers.safeParse(entry).data?.grant === issued.grant ? undefined : foreign
+    case 'access.refused':
+      return mentionMembers.safeParse(entry).data?.grant === opening.grant ? { kind: 'refusal' } : foreign
+    case 'grant.denied': {
+      const { data } = mentionMembers.safeParse(entry)
+      return data?.grant === opening.grant && data.workload === opening.workload ? { kind: 'denial' } : foreign
+    }
     case 'grant.issued':
+    case 'grant.minting':
       return 'issues a grant a second time'
     default:
-      return foreign
+      return entry['grant'] === opening.grant ? { kind: 'life' } : foreign
   }
 }
 
 type Selector = z.output<typeof manyRevokedMembers>['selector']
 
 /** As the broker itself decides whether a revocation of many ends a grant. */
-function coversGrant({ workload, task, before }: Selector, issued: Issued): boolean {
-  if ([workload, task, before].every((member) => member === undefined)) return false
+function coversGrant({ workload, tool, task, before }: Selector, opening: Opening): boolean {
+  if ([workload, tool, task, before].every((member) => member === undefined)) return false
   return (
-    (workload === undefined || workload === issued.workload) &&
-    (task === undefined || task === issued.task) &&
+    (workload === undefined || workload === opening.workload) &&
+    (tool === undefined || tool === opening.tool) &&
+    (task === undefined || task === opening.task) &&
     // Times are written with three decimals in UTC, and sort as text.
-    (before === undefined || before > issued.time)
+    (before === undefined || before > opening.time)
   )
 }
 
-function tellIssued({ index, time, workload, actions, tool, target, task, expires_at: end, decision }: Issued): string {
-  const given = `${actions.join(', ')}${target === undefined ? '' : ` on ${target}`}`
-  const why = `by ${decision.reasons.join(', ')} of the policy set ${decision.policy_set}`
-  return `Entry ${index}, ${time}: ${workload} was given ${given} for ${tool} until ${end}${task === undefined ? '' : `, for the task ${task}`}, ${why}.`
+/** The story of a token that Stint has signed: it ends when it is revoked, or else by its time. */
+function createTokenStory(opening: Opening) {
+  let end: string | undefined
+  return {
+    add({ kind, sentence }: Chapter, { type, time }: StoryEntry): string | undefined {
+      if (kind !== 'revoked') return `is ${type}, and a token that Stint has signed has no such life`
+      // What came when the grant had run out has ended nothing.
+      if (time < opening.expires_at) end ??= sentence
+      return undefined
+    },
+    finish() {
+      const { index, time, expires_at: until } = opening
+      const proven = [`Entry ${index}, ${time}: ${tellDecision(opening, 'was given')}.`, ...(end === undefined ? [] : [end])]
+      const open = `That the grant lived until ${until}: its end may stand in an entry that is not in this receipt.`
+      return { proven, unproven: end === undefined ? [open] : [] }
+    },
+  }
 }
 
-function tellEnd({ index, time }: StoryEntry, by: { readonly actor: z.output<typeof actor>; readonly reason?: string | undefined }, what: string): string {
-  const who = `${by.actor.kind}${by.actor.id === undefined ? '' : ` ${by.actor.id}`}`
-  return `Entry ${index}, ${time}: ${what} by ${who}${by.reason === undefined ? '' : `: ${by.reason}`}.`
-}
-
-function tellSelector({ workload, task, before }: Selector): string {
-  const parts = [workload === undefined ? '' : `of ${workload}`, task === undefined ? '' : `of the task ${task}`, before === undefined ? '' : `issued before ${before}`]
+function tellSelector({ workload, tool, task, before }: Selector): string {
+  const parts = [
+    workload === undefined ? '' : `of ${workload}`,
+    tool === undefined ? '' : `for ${tool}`,
+    task === undefined ? '' : `of the task ${task}`,
+    before === undefined ? '' : `issued before ${before}`,
+  ]
   return parts.filter((part) => part !== '').join(', ')
 }
 
+function tellDenials(count: number): string {
+  return `${count === 1 ? 'Once' : `${count} times`} the policy denied that it be renewed.`
+}
+
 function tellRefusals(count: number): string {
-  return `${count === 1 ? 'Once' : `${count} times`} another workload asked about its token, or wanted to end it, and was refused.`
+  return `${count === 1 ? 'Once' : `${count} times`} another workload asked about it, or wanted to end it, and was refused.`
 }

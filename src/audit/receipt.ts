@@ -1,9 +1,10 @@
 import { z } from 'zod'
 import { openCheckpoint, type Checkpoint, type CheckpointProblem } from './checkpoint.ts'
 import { canonicalJson, leafHash, type JsonValue } from './encode.ts'
-import { judgeGrantStory, type StoryEntry } from './grant-story.ts'
+import { judgeGrantStory } from './grant-story.ts'
 import type { NoteVerifier } from './note.ts'
 import { verifyInclusion } from './proof.ts'
+import type { StoryEntry } from './story.ts'
 
 // 32 bytes in the one base64 that they have.
 const hash = z.string().regex(/^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/, 'must be a hash of 32 bytes in base64')
@@ -22,7 +23,7 @@ export const receiptSchema = z
         }),
       )
       .min(1)
-      .describe('In order of index; the first one is grant.issued.'),
+      .describe('In order of index; the first one is grant.issued or grant.minting.'),
     left_out: z.int().min(1).optional().describe('How many more entries about the grant the log has, by its own word. Absent: none.'),
     checkpoint: z.string().describe('A C2SP signed note, with what witnesses have signed.'),
   })

@@ -141,8 +141,8 @@ export function createKnownGrants(): KnownGrants {
       const beforeMs = grant.expiresAtMs
       grant.expiresAtMs = Math.max(beforeMs, expiresAtMs)
       if (expiresAtMs < beforeMs) return `renews the grant ${id} until before it would have expired`
-      // One that asks for less than is left changes nothing.
-      if (expiresAtMs > Math.max(beforeMs, latestMs)) return `renews the grant ${id} for longer than was asked for`
+      // What is left of a longest life is asked for in whole seconds; what asks for less than is left changes nothing.
+      if (expiresAtMs >= Math.max(beforeMs + 1, latestMs + 1000)) return `renews the grant ${id} for longer than was asked for`
       const other = findOther(grant, named)
       return other && `renews ${other}`
     },

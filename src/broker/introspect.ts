@@ -1,6 +1,8 @@
+import { hash } from 'node:crypto'
 import { readAccessToken, type AccessTokenClaims } from '../crypto/access-token.ts'
 import { grantState } from '../grant/grant.ts'
 import { judgeStanding, type Principal } from '../identity/authenticate.ts'
+import { findGrantOfToken } from '../storage/credentials.ts'
 import type { StoredGrant } from '../storage/grants.ts'
 import { findGrant } from '../storage/grants.ts'
 import { findWorkload } from '../storage/workloads.ts'
@@ -59,6 +61,14 @@ export async function findToken(broker: Broker, { keyring }: View, token: string
   if (claims === undefined) return undefined
   const grant = await findGrant(broker.database.read, claims.jti)
   return grant === undefined ? undefined : { claims, grant }
+}
+
+/** The grant behind a token, be it one that Stint signed or one of an outside tool that it lent. */
+export async function findGrantBehind(broker: Broker, view: View, token: string): Promise<StoredGrant | undefined> {
+  const known = await findToken(broker, view, token)
+  if (known !== undefined) return known.grant
+  const id = await findGrantOfToken(broker.database.read, hash('sha256', token, 'hex'))
+  return id === undefined ? undefined : findGrant(broker.database.read, id)
 }
 
 function mayIntrospect({ workload }: Principal, { policySet }: View, grant: StoredGrant): boolean {

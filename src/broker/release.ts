@@ -7,7 +7,8 @@ import type { CallbackChange, Outcome } from '../storage/change.ts'
 import type { Schema } from '../storage/schema.ts'
 import { actorOf, markOf, proofOf, withWorkload, type ClientCredentials } from './authenticate.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
-import { findToken } from './introspect.ts'
+import { endCredential } from './end.ts'
+import { findGrantBehind } from './introspect.ts'
 
 /** What became of a request to end one grant. */
 export type Release = 'revoked' | 'already_ended' | 'unknown'
@@ -22,15 +23,17 @@ export async function releaseToken(
   token: string,
   requestId: string,
 ): Promise<Release> {
+  let found: string | undefined
   const release = await withWorkload<Release | 'foreign'>(broker, credentials, async (principal, view) => {
-    const known = await findToken(broker, view, token)
+    const grant = await findGrantBehind(broker, view, token)
     const conditions = { epoch: view.epoch, mark: markOf(principal) }
-    if (known === undefined) {
+    if (grant === undefined) {
       const spent = await broker.ledger.spend(conditions)
       return spent.status === 'recorded' ? { ...spent, result: 'unknown' } : spent
     }
     const caller = { actor: actorOf(principal), requestId }
-    const { id, workload } = known.grant
+    const { id, workload } = grant
+    found = id
     if (workload !== principal.workload.name) {
       const event = {
         type: 'revocation.refused',
@@ -44,6 +47,7 @@ export async function releaseToken(
     }
     return broker.ledger.transact({ ...conditions, apply: endGrant(id, caller) })
   })
+  if (release === 'revoked' && found !== undefined) await endOutside(broker, found)
   if (release !== 'foreign') return release
   throw new BrokerError({
     code: 'unauthorized_client',
@@ -53,11 +57,21 @@ export async function releaseToken(
 
 /** RFC 7009 for an admin, who may end any token. */
 export async function revokeToken(broker: Broker, caller: Caller, token: string): Promise<Release> {
-  const known = await findToken(broker, await broker.knowledge.refresh(), token)
-  if (known === undefined) return 'unknown'
-  const outcome = await broker.ledger.transact({ apply: endGrant(known.grant.id, caller) })
+  const grant = await findGrantBehind(broker, await broker.knowledge.refresh(), token)
+  if (grant === undefined) return 'unknown'
+  const outcome = await broker.ledger.transact({ apply: endGrant(grant.id, caller) })
   if (outcome.status !== 'recorded') throw new Error(`an unconditional change was ${outcome.status}`)
+  if (outcome.result === 'revoked') await endOutside(broker, grant.id)
   return outcome.result
+}
+
+/** Tells the tool at once, where there is one; what fails is tried again by itself. RFC 7009 has no answer that could say so. */
+async function endOutside(broker: Broker, id: string): Promise<void> {
+  try {
+    await endCredential(broker, id)
+  } catch (error) {
+    broker.log.warn('a credential that was given back was not ended at once', { grant: id, error })
+  }
 }
 
 /** The change that ends one grant: read and written in the same transaction, recorded only when it ends something. */

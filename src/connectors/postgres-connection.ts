@@ -50,11 +50,15 @@ export function createPostgresServer(tool: string, config: PostgresConfig, conte
 
   async function openServer(): Promise<Open> {
     const url = await context.readSecret(config.url.from, `the URL of the root role of the tool ${tool}, postgres://user:password@host:port/database`)
-    if (open?.text === url.reveal()) return open
+    const text = url.reveal()
+    if (open?.text === text) return open
     const root = parseRootUrl(url, { tool, privateNetwork: config.private_network })
-    const settings = await createSettings(root, config.private_network)
+    const certificates = root.sslrootcert === undefined ? undefined : await readCertificates(root.sslrootcert)
+    // Somebody else may have opened it in the meantime.
+    if (open?.text === text) return open
     retire()
-    open = { text: url.reveal(), root, settings, lanes: { mint: createPool(settings), end: createPool(settings) } }
+    const settings = createSettings(root, config.private_network, certificates)
+    open = { text, root, settings, lanes: { mint: createPool(settings), end: createPool(settings) } }
     return open
   }
   function retire(): void {
@@ -84,7 +88,7 @@ export function createPostgresServer(tool: string, config: PostgresConfig, conte
 }
 
 /** Each setting by itself, so that none comes from the environment of the broker, where it would be another database's. */
-async function createSettings(root: RootUrl, privateNetwork: boolean): Promise<pg.PoolConfig> {
+function createSettings(root: RootUrl, privateNetwork: boolean, certificates: string | undefined): pg.PoolConfig {
   return {
     host: root.host,
     port: root.port,
@@ -94,7 +98,7 @@ async function createSettings(root: RootUrl, privateNetwork: boolean): Promise<p
     application_name: 'stint',
     options: sessionOptions,
     sslnegotiation: 'postgres',
-    ssl: root.sslmode === 'disable' ? false : { rejectUnauthorized: true, ...(root.sslrootcert !== undefined && { ca: await readCertificates(root.sslrootcert) }) },
+    ssl: root.sslmode === 'disable' ? false : { rejectUnauthorized: true, ...(certificates !== undefined && { ca: certificates }) },
     stream: () => createSocket(root.host, privateNetwork),
     connectionTimeoutMillis: connectMsMax,
     keepAlive: true,

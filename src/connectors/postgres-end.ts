@@ -28,11 +28,15 @@ export async function endRole(server: PostgresServer, role: RoleToEnd, signal: A
     server.run('end', signal, async (session) => {
       for (;;) {
         const oid = await findRole(session, role.name)
-        if (oid !== undefined) {
+        if (oid === undefined && (await isNameFree(session, role.name))) return
+        if (oid === undefined) continue
+        try {
           await disableRole(session, role.name, oid)
-          return explain(session, role, () => dropRole(server, session, role, oid, signal))
+          return await dropRole(server, session, role, oid, signal)
+        } catch (error) {
+          // Unless somebody else has ended it at the same time.
+          if (sqlState(error) !== '42704' || (await findRole(session, role.name)) !== undefined) throw error
         }
-        if (await isNameFree(session, role.name)) return
       }
     }),
   )
@@ -98,7 +102,14 @@ async function terminate({ query }: Session, oid: number): Promise<void> {
   await query('select pg_terminate_backend(pid) from pg_stat_activity where usesysid = $1', [oid])
 }
 
+/** Of a role that is disabled already: what goes wrong here does not leave it as dangerous as it was, and the sentence says so. */
 async function dropRole(server: PostgresServer, session: Session, role: RoleToEnd, oid: number, signal: AbortSignal): Promise<void> {
+  await clearRole(server, session, role, oid, signal).catch((error: unknown) => {
+    throw isConflict(error) || isLost(error) ? error : describeObstacle(error, role)
+  })
+}
+
+async function clearRole(server: PostgresServer, session: Session, role: RoleToEnd, oid: number, signal: AbortSignal): Promise<void> {
   const { name } = role
   for (let round = 1; ; round++) {
     await endSessions(session, name, oid)
@@ -163,7 +174,7 @@ async function endSessions(session: Session, name: string, oid: number): Promise
     const { sessions, starting } = await look(session, oid)
     if (sessions === 0 && (!starting || round > 5)) return
     if (round > 2 * roundsMax) {
-      const publicMessage = `${sessions} of its sessions have not ended yet, though the server was told to end them`
+      const publicMessage = `${sessions} of its sessions have not ended yet, though the server was told to end them.`
       throw new ConnectorError({ outcome: 'nothing_done', publicMessage, retryAfterSeconds: 5 })
     }
     if (sessions > 0) {
@@ -193,36 +204,42 @@ async function rollBackPrepared({ query }: Session, name: string, gids: readonly
 /** Gives away what the role owns in a database, and takes away what else it has there: rights, default rights, mappings. */
 async function handOver(session: Session, { name, reassignTo }: RoleToEnd): Promise<void> {
   const [role, heir] = [escapeIdentifier(name), escapeIdentifier(reassignTo)]
-  await runInTransaction(session, () =>
-    // Whoever is to own a function must be allowed to create one in its schema: for the moment the heir may what the role
-    // may, which nobody else ever sees.
-    session.query(`grant ${role} to ${heir} with inherit true, set false; reassign owned by ${role} to ${heir}; drop owned by ${role}; revoke ${role} from ${heir}`),
+  await runInTransaction(session, async () => {
+    // For the moment, which nobody else ever sees, the heir may what the role may, for who is to own a function must be
+    // allowed to create one in its schema; and Stint may what other agents may who gave rights to this one.
+    const givers = (await findGivers(session, name)).map(escapeIdentifier).join(', ')
+    await session.query(`grant ${role} to ${heir} with inherit true, set false;
+      ${givers === '' ? '' : `grant ${givers} to current_user with inherit true, set false;`}
+      reassign owned by ${role} to ${heir}; drop owned by ${role};
+      ${givers === '' ? '' : `revoke ${givers} from current_user;`}
+      revoke ${role} from ${heir}`)
+  })
+}
+
+/** Who owns things on which the role was given rights, of those whom Stint may act for and does not yet. */
+async function findGivers({ query }: Session, name: string): Promise<readonly string[]> {
+  const rows = await query<{ name: string }>(
+    `select distinct owner.rolname::text as name
+     from pg_roles me join pg_shdepend given on given.refclassid = 'pg_authid'::regclass and given.refobjid = me.oid and given.deptype = 'a'
+       join pg_shdepend owned on (owned.dbid, owned.classid, owned.objid) = (given.dbid, given.classid, given.objid)
+         and owned.refclassid = 'pg_authid'::regclass and owned.deptype = 'o'
+       join pg_roles owner on owner.oid = owned.refobjid
+     where me.rolname = $1 and owner.oid <> me.oid and pg_has_role(current_user, owner.oid, 'member with admin option')
+       and not pg_has_role(current_user, owner.oid, 'usage') order by 1`,
+    [name],
   )
+  return rows.map((row) => row.name)
 }
 
-/** What goes wrong once the role is disabled does not leave it as dangerous as it was, and the sentence says so. */
-async function explain(session: Session, { name, reassignTo }: RoleToEnd, work: () => Promise<void>): Promise<void> {
-  try {
-    await work()
-  } catch (error) {
-    if (isConflict(error)) throw error
-    const state = sqlState(error)
-    if (state === '42704') {
-      // Somebody else has ended it at the same time, or its heir is missing.
-      if ((await findRole(session, name)) === undefined) return
-      throw unfinished(name, `there is no role ${reassignTo} to own what it has made (reassign_to): an admin creates it`, error)
-    }
-    if (isLost(error)) throw error
-    throw unfinished(name, error instanceof ConnectorError && error.cause === undefined ? error.publicMessage : describeObstacle(state, error), error)
+function describeObstacle(error: unknown, { name, reassignTo }: RoleToEnd): ConnectorError {
+  const why = (): string => {
+    const [state, said] = [sqlState(error), quoteAnswer(error)]
+    if (error instanceof ConnectorError && state === '') return error.publicMessage
+    if (state === '42704') return `there is no role ${reassignTo} to own what it has made (reassign_to), and an admin creates it.`
+    if (state === '55P03' || state === '57014') return `others hold locks on what it owns (${said}), and it is worth another try.`
+    if (state === '42501') return `a right is missing (${said}), and \`stint tool check\` says which.`
+    if (state === '2BP01') return `somebody gave it rights that only they can take back (${said}): an admin runs DROP OWNED BY ${escapeIdentifier(name)} in each of those databases.`
+    return `the server refused (${state}: ${said}), and an admin has to see to it.`
   }
-}
-
-function describeObstacle(state: string, error: unknown): string {
-  if (state === '55P03' || state === '57014') return `others hold locks on what it owns (${quoteAnswer(error)}), and it is worth another try`
-  if (state === '42501') return `a right is missing (${quoteAnswer(error)}), and \`stint tool check\` says which`
-  return `the server refused (${state}: ${quoteAnswer(error)}), and an admin has to see to it`
-}
-
-function unfinished(name: string, why: string, cause: unknown): ConnectorError {
-  return new ConnectorError({ outcome: 'nothing_done', publicMessage: `The role ${name} cannot log in any more, but it is not dropped: ${why}.`, cause })
+  return new ConnectorError({ outcome: 'nothing_done', publicMessage: `The role ${name} cannot log in any more, but it is not dropped: ${why()}`, cause: error })
 }

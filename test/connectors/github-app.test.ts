@@ -280,7 +280,6 @@ describe('a mint that GitHub refuses has done nothing', () => {
     ['a key of another kind', () => generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(), 'is not an RSA key in PEM'],
   ])('with %s as root credential', async (_, write, sentence) => {
     const { github, mint } = await open({ privateKey: write() })
-    // That key need not have been asked about: the emulator finds installations for anybody.
     const error = await readFailure(mint(), github)
     expect([error.outcome, error.publicMessage]).toEqual(['nothing_done', expect.stringContaining(sentence)])
     expect(error.publicMessage).not.toContain('s3cret')

@@ -118,7 +118,7 @@ export function newGrant(): string {
   return newId('grant', Date.now(), randomBytes)
 }
 
-/** Ten seconds, unless the test says otherwise. */
+/** As long as the broker gives a call, unless the test says otherwise. */
 export function within(ms = 20_000): AbortSignal {
   return AbortSignal.timeout(ms)
 }
@@ -143,6 +143,16 @@ export async function connectAs(config: pg.ClientConfig | string): Promise<pg.Cl
   await client.connect()
   onTestFinished(() => client.end().catch(() => undefined))
   return client
+}
+
+/** The grants of whatever is listed, sorted. */
+export async function listGrants(tool: OpenTool): Promise<string[]> {
+  const grants: string[] = []
+  for await (const made of tool.list?.(within()) ?? []) {
+    if (made.reference.slice(-26) !== made.grant.slice(-26)) throw new Error('the reference is not the role of the grant')
+    grants.push(made.grant)
+  }
+  return grants.sort()
 }
 
 export async function failure(promise: Promise<unknown>): Promise<ConnectorError> {

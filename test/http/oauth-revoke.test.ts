@@ -192,7 +192,10 @@ describeEngines('Revocation of many (POST /v1/revocations)', (engine) => {
     expect(response.status).toBe(200)
     expect(response.headers.get('cache-control')).toBe('no-store')
     const event = (await broker.events()).at(-1)
-    expect(await response.json()).toEqual({ revoked: ended.length, more: false, already_ended: 0, effect: 'introspection', audit_index: event?.index })
+    const report = (await response.json()) as { grants: { grant: string; outcome: string; effect: string }[] }
+    expect(report).toMatchObject({ revoked: ended.length, more: false, already_ended: 0, audit_index: event?.index })
+        const revoked = report.grants.filter(({ outcome, effect }) => outcome === 'revoked' && effect === 'introspection')
+    expect(revoked.map(({ grant }) => grant).toSorted()).toEqual(ended.map((name) => prepared.all[name as keyof typeof prepared.all].grant).toSorted())
     expect(response.headers.get('stint-audit-index')).toBe(String(event?.index))
     expect(event).toMatchObject({
       ...('grant' in selector ? { type: 'grant.revoked', grant: selector['grant'] } : { type: 'grants.revoked', selector }),
@@ -211,13 +214,13 @@ describeEngines('Revocation of many (POST /v1/revocations)', (engine) => {
     await revoke({ task: 't-1' })
     expect(await revoke({ workload: 'triage-bot' })).toMatchObject({ revoked: 2 })
     const size = (await broker.events()).length
-    expect(await revoke({ grant: all.old.grant })).toEqual({ revoked: 0, more: false, already_ended: 1, effect: 'introspection' })
+    expect(await revoke({ grant: all.old.grant })).toMatchObject({ revoked: 0, more: false, already_ended: 1, grants: [{ grant: all.old.grant, outcome: 'already_ended', effect: 'introspection' }] })
     expect(await broker.events()).toHaveLength(size)
     expect(await alive()).toEqual([])
   })
 
   const refused: Record<string, [Record<string, unknown>, number, RegExp]> = {
-    'nothing named': [{ reason: 'x' }, 400, /at least one of grant, workload, task and before/],
+    'nothing named': [{ reason: 'x' }, 400, /at least one of grant, workload, owner, tool, task and before/],
     'a grant and more': [{ grant: `grant_${'0'.repeat(26)}`, task: 't-1' }, 400, /a grant alone/],
     'an unknown grant': [{ grant: `grant_${'0'.repeat(26)}` }, 404, /There is no grant grant_0{26}/],
     'no grant\'s id': [{ grant: 'x' }, 400, /grant must be the id of a grant/],
