@@ -49,6 +49,8 @@ export async function startProduction(config: Config, env: Environment, log: Log
     ...(config.operators.oidc && { signIn: toSignIn(config.operators.oidc) }),
     ...(config.telemetry.otlp_url !== undefined && { otlpUrl: config.telemetry.otlp_url }),
     anchors: openAnchors(config, env, log),
+    env,
+    ownSecrets: listOwnSecrets(config),
   }
   const listening: Listening = {
     ...config.listen,
@@ -62,6 +64,17 @@ export async function startProduction(config: Config, env: Environment, log: Log
 function toSignIn(oidc: NonNullable<Config['operators']['oidc']>): SignInSettings {
   const { issuer, client_id: clientId, scopes, groups_claim: groupsClaim, roles: groupsByRole, session_minutes: sessionMinutes } = oidc
   return { issuer, clientId, scopes, groupsClaim, groupsByRole, sessionMinutes }
+}
+
+/** The sources of the broker's own secrets, which no tool of the catalog may name. */
+function listOwnSecrets(config: Config): string[] {
+  const { root_key: rootKey, tls, database, anchors = [] } = config
+  return [
+    rootKey.from,
+    ...(tls ? [`file:${tls.key_file}`] : []),
+    ...('postgres' in database ? [database.postgres.url.from, ...(database.postgres.migrate_url ? [database.postgres.migrate_url.from] : [])] : [`file:${database.sqlite.file}`]),
+    ...anchors.flatMap((anchor) => ('http' in anchor && anchor.http.token ? [anchor.http.token.from] : [])),
+  ]
 }
 
 /** Where checkpoints are kept: as the configuration says, or on SQLite in a file beside the database, which is better than nothing. */
@@ -122,6 +135,8 @@ export interface DevelopmentOptions {
   readonly policyFolder: string
   readonly port: number
   readonly log: Log
+  /** Where the root credentials of tools are read from, each time anew. */
+  readonly env?: Environment
 }
 
 /** The trust domain of a broker in development. */
@@ -131,7 +146,7 @@ export const developmentTrustDomain = 'stint.local'
 const developmentConnectionsMax = 4_000
 
 /** Starts a broker for development: loopback without TLS, on a SQLite file, with a root key that is made when missing. */
-export async function startDevelopment({ folder, policyFolder, port, log }: DevelopmentOptions): Promise<RunningBroker> {
+export async function startDevelopment({ folder, policyFolder, port, log, env }: DevelopmentOptions): Promise<RunningBroker> {
   prepareFolder(folder)
   const database = join(folder, 'stint.db')
   const rootKey = await openDevelopmentRootKey(join(folder, 'root.key'), database, folder)
@@ -144,6 +159,8 @@ export async function startDevelopment({ folder, policyFolder, port, log }: Deve
     development: true,
     policyFolder: { folder: policyFolder, follow: true },
     limits: unlimited,
+    ...(env && { env }),
+    ownSecrets: [`file:${join(folder, 'root.key')}`],
     anchors: [createFileAnchor({ file: anchorFileBeside(database), origin: originOf(developmentTrustDomain) })],
   }
   return startBroker(parts, { host: '127.0.0.1', port, connectionsPerAddressMax: developmentConnectionsMax })

@@ -98,7 +98,7 @@ interface Registration {
   readonly alg: 'ES256' | 'Ed25519'
 }
 
-export type BrokerOptions = Partial<Pick<Parts, 'issuer' | 'rootKey' | 'development' | 'clock' | 'limits' | 'proxies' | 'signIn' | 'otlpUrl' | 'policyFolder' | 'anchors'>> & {
+export type BrokerOptions = Partial<Pick<Parts, 'issuer' | 'rootKey' | 'development' | 'clock' | 'limits' | 'proxies' | 'signIn' | 'otlpUrl' | 'policyFolder' | 'anchors' | 'env' | 'pass'>> & {
   /** Another process on the same database: shares clock and root key, and makes no operator of its own. */
   readonly beside?: TestBroker
   readonly policies?: ReadonlyMap<string, string> | 'none'
@@ -125,6 +125,8 @@ export async function startBroker(engine: Engine, options: BrokerOptions = {}): 
     ...(options.otlpUrl !== undefined && { otlpUrl: options.otlpUrl }),
     ...(options.anchors && { anchors: options.anchors }),
     ...(options.policyFolder && { policyFolder: options.policyFolder }),
+    ...(options.env && { env: options.env }),
+    ...(options.pass && { pass: options.pass }),
     clock: options.clock ?? clock,
     random: randomBytes,
   })

@@ -1,11 +1,10 @@
 import { createPrivateKey } from 'node:crypto'
-import { readdirSync, readFileSync } from 'node:fs'
-import { basename, dirname, join } from 'node:path'
 import { expect, test } from 'vitest'
 import { routes } from '../src/http/app.ts'
 import type { Route } from '../src/http/route.ts'
 import { createAgent, getToken, issuer, startBroker, type TestAgent, type TestBroker } from './broker.ts'
 import { listMisuses, type Sender } from './canary/misuse.ts'
+import { dumpDatabase, readFiles } from './canary/places.ts'
 import { makeMarked, search, watch, watchKey, type Canary } from './canary/secrets.ts'
 import { startCompanyIssuer, type CompanyIssuer } from './company-issuer.ts'
 import { createTestClock, describeEngines } from './harness.ts'
@@ -22,31 +21,6 @@ async function startCollector() {
     request.on('end', () => response.end())
   })
   return { url, received }
-}
-
-/** Every column of every table. */
-async function dumpDatabase({ broker: { database } }: TestBroker): Promise<Record<string, Buffer>> {
-  const tables = await database.read.introspection.getTables()
-  const dumps: Record<string, Buffer> = {}
-  for (const { name } of tables) {
-    // The names are the database's own.
-    const rows = (await database.read.selectFrom(name as 'audit_event').selectAll().execute()) as Record<string, unknown>[]
-    const values = rows.flatMap((row) => Object.entries(row).map(([column, value]) => Buffer.concat([Buffer.from(`\n${column}=`), toBytes(value)])))
-    dumps[`table ${name}`] = Buffer.concat(values)
-  }
-  return dumps
-}
-
-function toBytes(value: unknown): Buffer {
-  return value instanceof Uint8Array ? Buffer.from(value) : Buffer.from(typeof value === 'string' ? value : JSON.stringify(value))
-}
-
-/** The SQLite file and what lies beside it. */
-function readFiles({ database: { engine, location } }: TestBroker): Record<string, Buffer> {
-  if (engine !== 'sqlite') return {}
-  const folder = dirname(location)
-  const names = readdirSync(folder).filter((name) => name.startsWith(basename(location)))
-  return Object.fromEntries(names.map((name) => [`file ${name}`, readFileSync(join(folder, name))]))
 }
 
 interface Watched {

@@ -1,11 +1,1 @@
-import { createServer } from 'node:net'
-
-/** A TCP port of the loopback interface that nobody listens on. */
-export async function findFreePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const address = server.address()
-  await new Promise((resolve) => server.close(resolve))
-  if (address === null || typeof address === 'string') throw new Error('no free port')
-  return address.port
-}
+export { findFreePort } from '../src/cli/sample/free-port.ts'

@@ -50,7 +50,7 @@ export interface UpstreamOptions {
   readonly rotates?: boolean
 }
 
-const clientSecret = 'a secret of: the client+%&é'
+const clientSecret = 'a secret of: the client+%&='
 const scope = 'contacts.read contacts.write deals.read'
 
 export async function startUpstream({ accessTokenSeconds = 600, rotates = true }: UpstreamOptions = {}): Promise<Upstream> {

@@ -1,7 +1,7 @@
 import type { JsonObject, JsonValue } from './encode.ts'
 
 // Each is a member of the event, or else of its decision; the whole event stands in the last one.
-const columns = [
+const columnsOfTokens = [
   'index',
   'time',
   'type',
@@ -21,19 +21,40 @@ const columns = [
   'reason',
   'request_id',
 ] as const
+const columns = [...columnsOfTokens, 'connector', 'ends', 'cause', 'effect', 'reference', 'may_live_until'] as const
+// What was exported before there were other grants than tokens is to be verified as well.
+const forms: readonly (readonly string[])[] = [columns, columnsOfTokens]
 
 /** The first line of the log as CSV (RFC 4180). */
-export const csvHeader = `${[...columns, 'event'].join(',')}\r\n`
+export const csvHeader = headerOf(columns)
 
 /**
  * One entry as one line of CSV (RFC 4180), from its body as stored. Whatever a spreadsheet could take for a formula is
  * defused, in the event's JSON without changing what it stands for; in the other columns control characters become spaces.
  */
 export function formatCsvLine(body: string): string {
+  return formatLine(body, columns)
+}
+
+/** Whether a line is the first one of a log as CSV, as it is written or ever was. */
+export function isCsvHeader(line: string): boolean {
+  return forms.some((names) => headerOf(names) === line)
+}
+
+/** Whether a line stands for the entry with this body, as it is written or ever was. */
+export function isCsvLine(line: string, body: string): boolean {
+  return forms.some((names) => formatLine(body, names) === line)
+}
+
+function headerOf(names: readonly string[]): string {
+  return `${[...names, 'event'].join(',')}\r\n`
+}
+
+function formatLine(body: string, names: readonly string[]): string {
   // Written by `makeEntry` alone.
   const event = JSON.parse(body) as JsonObject
   const decision = isObject(event['decision']) ? event['decision'] : undefined
-  const cells = columns.map((name) => formatCell(name === 'actor' ? describeActor(event[name]) : (event[name] ?? decision?.[name])))
+  const cells = names.map((name) => formatCell(name === 'actor' ? describeActor(event[name]) : (event[name] ?? decision?.[name])))
   return `${cells.join(',')},${quote(defuseJson(body))}\r\n`
 }
 

@@ -74,7 +74,7 @@ function readOpening(grant: string, entry: StoryEntry): Opening | string {
   return data.grant === grant ? data : `issued another grant than ${grant}`
 }
 
-type Later = Chapter | { readonly kind: 'refusal' | 'denial' }
+type Later = Chapter | { readonly kind: 'refusal' } | { readonly kind: 'denial' }
 
 /** What a later entry says about the grant; or else what is wrong with the entry. */
 function readLater(opening: Opening, entry: StoryEntry): Later | string {

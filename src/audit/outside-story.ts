@@ -30,7 +30,7 @@ const promises: Readonly<Record<Effect, string>> = {
   introspection: 'could be ended for whoever asks Stint',
   expiry: 'could not be ended',
 }
-const causes = { revoked: 'It was revoked', expired: 'Its time was over', undone: 'It was undone, for nobody was given it' } as const
+const causes = { revoked: 'it was revoked', expired: 'its time was over', undone: 'it was undone, for nobody was given it' } as const
 
 /** The last that was heard of it. */
 interface Last {
@@ -43,11 +43,11 @@ interface Last {
 export function createOutsideStory(opening: Opening) {
   const { grant, workload, tool, ends, connector } = opening
   const sentences: string[] = []
-  // What happens once.
-  const once = new Set<LifeType>()
+  const once = new Set<string>()
   let last: Last = { index: opening.index, state: 'open' }
   let diesAt: string | undefined
-  let [renewals, renewed]: [number, string | undefined] = [0, undefined]
+  // Of several renewals the last one is told.
+  let [renewals, renewed] = [0, '']
   let isRevoked = false
 
   function tell(entry: StoryEntry): string | undefined {
@@ -73,9 +73,10 @@ export function createOutsideStory(opening: Opening) {
       }
       case 'grant.renewed': {
         const data = members[entry.type].parse(entry)
-        renewals++
         const { policy_set: set, reasons } = data.decision
-        renewed = `${at} it was renewed${renewals === 1 ? '' : `, for the ${renewals}th time that is told here`}, until ${data.expires_at}, by ${reasons.join(', ')} of the policy set ${set}.`
+        if (renewals++ > 0) sentences.splice(sentences.indexOf(renewed), 1)
+        renewed = `${at} it was renewed${renewals === 1 ? '' : `, ${renewals} times by then`}, until ${data.expires_at}, by ${reasons.join(', ')} of the policy set ${set}.`
+        sentences.push(renewed)
         return undefined
       }
       case 'grant.outlives':
@@ -91,7 +92,7 @@ export function createOutsideStory(opening: Opening) {
         return note('written_off', tellBy(entry, members[entry.type].parse(entry), 'it was written off, whether or not it lives,'))
       case 'grant.ended': {
         const { cause, effect: known } = members[entry.type].parse(entry)
-        return note('ended', `${at} ${causes[cause]}, and ${tellEffect(known, diesAt !== undefined && diesAt <= time)}.`.replace(`${time}: I`, `${time}: i`), known)
+        return note('ended', `${at} ${causes[cause]}, and ${tellEffect(known, diesAt !== undefined && diesAt <= time)}.`, known)
       }
       case 'orphan.ended': {
         const data = members[entry.type].parse(entry)
@@ -127,12 +128,12 @@ export function createOutsideStory(opening: Opening) {
       const known = effect.safeParse(ends).data
       const promise = known === undefined ? '' : ` Before its time it ${promises[known]}.`
       const first = `Entry ${opening.index}, ${opening.time}: ${tellDecision(opening, 'was to be given')}; ${connector ?? tool} was to make it.${promise}`
-      return { proven: [first, ...sentences, ...(renewed === undefined ? [] : [renewed])], unproven: tellOpen(last, diesAt) }
+      return { proven: [first, ...sentences], unproven: tellOpen(last, diesAt) }
     },
   }
 }
 
-const happensOnce: readonly LifeType[] = ['grant.activated', 'grant.failed', 'grant.unknown', 'grant.written_off', 'grant.ended']
+const happensOnce: readonly string[] = ['grant.activated', 'grant.unknown'] satisfies LifeType[]
 
 function isLifeType(type: string): type is LifeType {
   return Object.hasOwn(members, type)
@@ -149,7 +150,7 @@ function tellEffect(known: Effect, isDead: boolean): string {
     case 'introspection':
       return 'whoever asks Stint is told'
     case 'expiry':
-      return 'it opens nothing any more: its own time is over'
+      return 'it opens nothing any more'
   }
 }
 

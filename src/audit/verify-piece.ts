@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import { hash } from 'node:crypto'
-import { csvHeader, formatCsvLine } from './csv.ts'
+import { isCsvHeader, isCsvLine } from './csv.ts'
 import { canonicalJson, leafHash, type JsonObject, type JsonValue } from './encode.ts'
 import { appendLeaf, findSubtrees, rootOf, type Frontier } from './merkle.ts'
 import { createEntryReader, type Case, type EntryReader, type EntryReading } from './verify-entry.ts'
@@ -107,7 +107,7 @@ function checkPiece(reader: EntryReader, bytes: Buffer, form: FileForm, cuts: re
     else if (form === 'csv') {
       const text = bytes.toString('utf8', at, end + 1)
       const body = readCsvLine(text)
-      if (line === 1 && text === csvHeader) at = end + 1
+      if (line === 1 && isCsvHeader(text)) at = end + 1
       else if (body === undefined) refuse('is no entry as the log writes it to CSV')
       else takeEntry(reader.read(body, 0, body.length), leafHash(body))
     } else if (bytes[at + 2] !== letterA && proofLine.test(bytes.toString('latin1', at, Math.min(end, at + 16)))) {
@@ -137,7 +137,7 @@ function readCsvLine(line: string): Buffer | undefined {
   try {
     // Canonical again: what a spreadsheet could take for a formula is escaped otherwise in the file.
     const body = canonicalJson(JSON.parse(line.slice(start, -3).replaceAll('""', '"')) as JsonValue)
-    return formatCsvLine(body) === line ? Buffer.from(body) : undefined
+    return isCsvLine(line, body) ? Buffer.from(body) : undefined
   } catch {
     return undefined
   }

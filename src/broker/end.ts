@@ -52,7 +52,7 @@ export async function endCredential(broker: Broker, id: string): Promise<Ending>
   let ended: Ended
   try {
     const { credential } = claimed
-    const handle = credential.handle && new Secret(Buffer.from(broker.sealer.open(credential.handle, handlePlace(id))).toString('utf8'))
+    const handle = credential.handle && openHandle(broker, id, credential.handle)
     ended = await broker.tools.call(tool, async (open, signal) => {
       const ending = open.revoke({ grant: id, ...(handle && { handle }), ...(credential.reference !== undefined && { reference: credential.reference }) }, signal)
       ending.catch(() => undefined)
@@ -66,6 +66,11 @@ export async function endCredential(broker: Broker, id: string): Promise<Ending>
   const result = await recordEnded(broker, claimed, ended)
   await broker.pass('end_stored', id)
   return result
+}
+
+/** What ends a credential in its tool, as it was sealed for this grant. */
+export function openHandle({ sealer }: Pick<Broker, 'sealer'>, grant: string, sealed: NonNullable<StoredCredential['handle']>): Secret {
+  return new Secret(Buffer.from(sealer.open(sealed, handlePlace(grant))).toString('utf8'))
 }
 
 /** How a lost mint of this tool is undone; `undefined` for a tool that cannot be opened, which the claim then meets as well. */

@@ -16,8 +16,8 @@ import { requireCheckpoint } from './checkpoints.ts'
 type Reading = Pick<Broker, 'database' | 'ledger' | 'checkpointKey' | 'seenCheckpoint' | 'log'>
 
 /**
- * The receipt of a grant: its entries under a checkpoint that covers them, each with the proof that it is in that tree. A
- * grant that many have asked about gets the first and the last of its entries, and the one that ended it. Where nothing can
+ * The receipt of a grant: its entries under a checkpoint that covers them, each with the proof that it is in that tree. Of one
+ * that many have asked about it has the first and the last of those entries, and its life all the same. Where nothing can
  * be signed, as while the ledger is held, the newest checkpoint that there is must do, and what came after it is left out. It
  * shows no more than a search of the log does, and is no event either. Throws `not_found`, and `unavailable` rather than give
  * a receipt that does not verify.
@@ -37,9 +37,12 @@ export async function readReceipt(broker: Reading, id: string): Promise<Receipt>
   return receipt
 }
 
-// Of the entries about one grant, so many are given: half of them the first ones, half the last ones.
+// Of the entries about one grant that others, or its own workload, can bring about at will, so many are given, and as many of
+// those that tell its life: half of them the first ones, half the last ones.
 const givenMax = 100
 const lookedMax = 256
+const atWill = /^(?:grant\.(?:renewed|denied)|.+\.refused)$/
+const endings = ['grant.ended', 'grant.failed', 'grant.written_off']
 
 interface Found {
   /** In order of index. */
@@ -50,24 +53,41 @@ interface Found {
 /** Looks through all that the log has about a grant, however much that is: piece by piece, and keeps no more than is given. */
 async function collectEntries({ database: { read } }: Reading, { id, issuedIndex, expiresAtMs, revokedIndex }: StoredGrant): Promise<Found> {
   const expiresAt = formatTime(expiresAtMs)
-  const kept: StoredEntry[] = []
-  let [end, leftOut]: [StoredEntry | undefined, number] = [undefined, 0]
+  const life = createExcerpt(revokedIndex)
+  const others = createExcerpt()
+  let [isOutside, isOver] = [false, false]
   const { size } = await readHead(read)
   for (let rest: IndexRange | undefined = { after: issuedIndex - 1, before: size }; rest !== undefined; ) {
     const window: Awaited<ReturnType<typeof readWindow>> = await readWindow(read, { grant: id }, rest, 'asc', lookedMax)
     for (const entry of window.entries) {
-      // Revocations of many go on to fit a grant that has run out long ago, and end nothing of it.
-      if (entry.type === 'grants.revoked' && entry.time >= expiresAt) continue
-      kept.push(entry)
-      if (kept.length <= givenMax) continue
-      const [middle] = kept.splice(givenMax / 2, 1)
-      if (middle?.index === revokedIndex) end = middle
-      else leftOut++
+      isOutside ||= entry.type === 'grant.minting'
+      // Revocations of many go on to fit a grant that was over long ago, and end nothing of it.
+      if (entry.type === 'grants.revoked' && (isOutside ? isOver : entry.time >= expiresAt)) continue
+      isOver ||= endings.includes(entry.type)
+      ;(atWill.test(entry.type) ? others : life).add(entry)
     }
     rest = window.rest
     await yieldTurn()
   }
-  return { entries: kept.toSpliced(givenMax / 2, 0, ...(end === undefined ? [] : [end])), leftOut }
+  const entries = [...life.entries(), ...others.entries()].toSorted((a, b) => a.index - b.index)
+  return { entries, leftOut: life.leftOut() + others.leftOut() }
+}
+
+/** The first and the last of the entries that it is given, and in between the one of that index. */
+function createExcerpt(index?: number) {
+  const kept: StoredEntry[] = []
+  let [chosen, leftOut]: [StoredEntry | undefined, number] = [undefined, 0]
+  return {
+    add(entry: StoredEntry): void {
+      kept.push(entry)
+      if (kept.length <= givenMax) return
+      const [middle] = kept.splice(givenMax / 2, 1)
+      if (middle?.index === index) chosen = middle
+      else leftOut++
+    },
+    entries: (): readonly StoredEntry[] => (chosen === undefined ? kept : [...kept, chosen]),
+    leftOut: () => leftOut,
+  }
 }
 
 /** A checkpoint of that many entries or more, or else the newest one, if it covers the grant's issue. */

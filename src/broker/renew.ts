@@ -9,6 +9,8 @@ import { findGrant } from '../storage/grants.ts'
 import { findRenewed, insertRenewal, moveExpiry } from '../storage/renewals.ts'
 import type { TouchedGrant } from '../storage/revoked.ts'
 import type { Recorded } from '../storage/change.ts'
+import { openHandle } from './end.ts'
+import { toolError } from './tool-error.ts'
 import { withWorkload, type ClientCredentials } from './authenticate.ts'
 import type { Broker } from './broker.ts'
 import type { View } from './knowledge.ts'
@@ -35,7 +37,23 @@ export async function renewGrant(broker: Broker, credentials: ClientCredentials,
     return 'grant' in found ? renew(broker, principal, view, found, ttlSeconds, on) : found
   })
   if (answer instanceof BrokerError) throw answer
-  return 'intent' in answer ? mintCredential(broker, answer) : answer
+  if ('intent' in answer) return mintCredential(broker, answer)
+  if ('prolonged' in answer) await tellTool(broker, answer)
+  return answer
+}
+
+/** Where the tool has an end of its own for the credential, it is moved, too; asked again, it is told again. */
+async function tellTool(broker: Broker, { prolonged: id, expiresAtMs }: Prolonged): Promise<void> {
+  const credential = await findCredential(broker.database.read, id)
+  const tool = credential && (await broker.tools.find(credential.policySet, credential.tool))
+  if (credential === undefined || tool === undefined) return
+  const { reference, handle } = credential
+  const ending = { grant: id, ...(reference !== undefined && { reference }), ...(handle && { handle: openHandle(broker, id, handle) }) }
+  try {
+    await broker.tools.call(tool, (open, signal) => open.renew?.(ending, expiresAtMs, signal) ?? Promise.resolve())
+  } catch (error) {
+    throw toolError(error, 'The renewal is on record, but the tool may end the credential at the earlier time: renew again.')
+  }
 }
 
 async function renew(

@@ -1,11 +1,11 @@
 import { ConnectorError } from '../connectors/connector.ts'
 import { isOver } from '../grant/grant.ts'
 import { BrokerError } from '../kernel/errors.ts'
-import { Secret } from '../kernel/secret.ts'
-import { findCredential, handlePlace } from '../storage/credentials.ts'
+import { findCredential } from '../storage/credentials.ts'
 import { findTouched, listTouched } from '../storage/revoked.ts'
 import { listWorkloadNames } from '../storage/workloads.ts'
 import type { Broker, Caller } from './broker.ts'
+import { openHandle } from './end.ts'
 import type { RevocationReport, RevocationTarget } from './revoke.ts'
 
 /** A revocation that could not be recorded. */
@@ -73,7 +73,7 @@ export async function endUnclaimed(broker: Broker, id: string): Promise<boolean>
     if (credential === undefined || isOver(credential.state) || credential.state === 'minting') return false
     const tool = await broker.tools.find(credential.policySet, credential.tool)
     if (tool === undefined) return false
-    const handle = credential.handle && new Secret(Buffer.from(broker.sealer.open(credential.handle, handlePlace(id))).toString('utf8'))
+    const handle = credential.handle && openHandle(broker, id, credential.handle)
     const ending = { grant: id, ...(handle && { handle }), ...(credential.reference !== undefined && { reference: credential.reference }) }
     const { status } = await broker.tools.call(tool, (open, signal) => open.revoke(ending, signal))
     if (status === 'ended') broker.unrecorded.ended.add(id)

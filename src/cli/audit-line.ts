@@ -35,6 +35,7 @@ export function describeEvent(event: Event): string {
     describeChange(event),
     describeAbandoned(event),
     ...facts.map(([member, label]) => describeFact(event, member, label)),
+    describeDetail(event),
     // How long a key that was rotated out overlaps. Of other events, the end of the time that they count.
     event['replaces'] === undefined ? undefined : label('until', readText(event, 'until')),
     describeDeciders(event),
@@ -47,6 +48,21 @@ export function describeEvent(event: Event): string {
 // Members that say something by themselves, with the word that stands before their value.
 const facts = [
   ['grant', 'grant'],
+  ['connector', 'through'],
+  ['reference', 'called'],
+  ['renews', 'going on from'],
+  ['ends', 'ends'],
+  ['cause', 'cause'],
+  ['effect', 'effect'],
+  ['tries', 'tries'],
+  ['dies_at', 'dies at'],
+  ['may_live_until', 'may live until'],
+  ['proof_grant', 'proven by a token of'],
+  ['owner', 'of the team'],
+  ['secret', 'secret'],
+  ['version', 'version'],
+  ['method', ''],
+  ['route', ''],
   ['environment', 'environment'],
   ['stage', 'stage'],
   ['enrolment', 'enrolment'],
@@ -105,11 +121,13 @@ function describeRefusal(event: Event): string | undefined {
 function describeAccess(event: Event): string | undefined {
   const actions = readList(event, 'actions')
   const seconds = event['ttl_seconds']
+  // Of many, the selector tells it.
+  const isOne = readObject(event, 'selector') === undefined
   const parts = [
-    actions.length > 0 ? actions.join(' ') : readText(event, 'tool'),
+    actions.length > 0 ? actions.join(' ') : isOne ? readText(event, 'tool') : undefined,
     label('on', readText(event, 'target')),
     typeof seconds === 'number' && Number.isSafeInteger(seconds) ? `for ${formatDuration(seconds)}` : undefined,
-    readObject(event, 'selector') === undefined ? label('task', readText(event, 'task')) : undefined,
+    isOne ? label('task', readText(event, 'task')) : undefined,
   ]
   return parts.filter((part) => part !== undefined).join(' ')
 }
@@ -157,6 +175,12 @@ function describeActor(event: Event): string | undefined {
   if (actor === undefined || kind === undefined || kind === 'workload' || kind === 'stranger') return undefined
   const id = readText(actor, 'id')
   return `by ${kind}${id === undefined ? '' : ` ${id}`}`
+}
+
+/** Why something went wrong, where no code says it. */
+function describeDetail(event: Event): string | undefined {
+  const detail = readText(event, 'code') === undefined ? readText(event, 'detail') : undefined
+  return detail === undefined ? undefined : `because ${JSON.stringify(detail)}`
 }
 
 function reasonOf(event: Event): string | undefined {

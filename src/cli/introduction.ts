@@ -6,10 +6,14 @@ import { formatTime } from '../kernel/clock.ts'
 import type { RunningBroker } from '../main.ts'
 import { countOperators } from '../storage/operators.ts'
 import type { Io } from './command.ts'
+import { showLoan } from './sample/loan.ts'
+import type { Warehouse } from './sample/warehouse.ts'
 import { createKeyFile } from './key-file.ts'
 
 export interface IntroductionOptions {
   readonly running: RunningBroker
+  /** The sample database, if it runs. */
+  readonly warehouse: Warehouse | undefined
   /** Where the sample agent's private key goes. */
   readonly keyFile: string
   /** The same file as the person would type it. */
@@ -23,7 +27,7 @@ const dayMs = 86_400_000
  * Shows a newcomer a first real token: makes the admin credential and shows it once, registers the sample agent with a
  * key of its own and lets it ask, all through the same HTTP API as anybody. Does nothing where an operator exists.
  */
-export async function introduce({ running, keyFile, shownKeyFile }: IntroductionOptions, io: Io): Promise<void> {
+export async function introduce({ running, warehouse, keyFile, shownKeyFile }: IntroductionOptions, io: Io): Promise<void> {
   const { broker } = running.composition
   if ((await countOperators(broker.database.read)) > 0) {
     io.out('The admin credential was shown at the first start and is kept nowhere; without it, delete the folder and start afresh.\n')
@@ -61,7 +65,9 @@ ${indent(JSON.stringify(claims, undefined, 2))}
 The log recorded it before the agent had it, as entry ${entry?.index ?? '?'}:
 
 ${indent(JSON.stringify(summarise(entry?.event ?? {}), undefined, 2))}
-
+`)
+  if (warehouse !== undefined) await showLoan({ admin, client }, io)
+  io.out(`
 Now in another terminal, in this folder: what is to be exported, as above, then for example
 
   # a refusal: the policy does not let a pilot refund money
@@ -73,7 +79,7 @@ Now in another terminal, in this folder: what is to be exported, as above, then 
   npx stint revoke --workload ${agent} --reason "trying it out"
   npx stint token introspect $TOKEN --workload ${agent} --key ${keyArgument}
 
-  # what happened, from the log; and the log taken away and checked, which needs no broker
+${warehouse === undefined ? '' : describeWarehouse(keyArgument)}  # what happened, from the log; and the log taken away and checked, which needs no broker
   npx stint audit list
   npx stint audit key > log.key
   npx stint audit export --output log.jsonl
@@ -86,6 +92,17 @@ Now in another terminal, in this folder: what is to be exported, as above, then 
   npx stint token docs:read --workload docs-bot --key docs-bot.key --claims
 
 `)
+}
+
+/** What there is to try with the sample database. */
+function describeWarehouse(keyArgument: string): string {
+  return `  # a role of its own in a real PostgreSQL, for as long as one command runs; then it is gone
+  npx stint grant warehouse read --workload ${agent} --key ${keyArgument} -- \\
+    node --input-type=module -e "import pg from 'pg'; const c = new pg.Client(); await c.connect();
+      console.table((await c.query('select current_user::text, * from orders')).rows); await c.end()"
+  npx stint grants
+
+`
 }
 
 /** The entry without the parts that are long and for machines. */

@@ -10,6 +10,8 @@ import { countOperators } from '../storage/operators.ts'
 import { CommandError, parseOptions, UsageError, type Command, type Io } from './command.ts'
 import { formatProblem, problemsOf } from './failure.ts'
 import { introduce } from './introduction.ts'
+import type { Broker } from '../broker/broker.ts'
+import { startWarehouse, type Warehouse } from './sample/warehouse.ts'
 import { createPlainLog } from './plain-log.ts'
 
 export const serveCommand: Command = {
@@ -81,7 +83,10 @@ async function serveDevelopment({ port = '7846', data = '.stint', policies = 'po
   }
   const beganMs = performance.now()
   const folder = resolve(data)
+  // The sample database adds its root credential, and where it is depends on the start.
+  const env = { ...io.env }
   const running = await startDevelopment({
+    env,
     folder,
     policyFolder: resolve(policies),
     port: Number(port),
@@ -89,16 +94,35 @@ async function serveDevelopment({ port = '7846', data = '.stint', policies = 'po
   }).catch(refuseFirstPolicies)
   const readyMs = Math.round(performance.now() - beganMs)
   io.out(`Stint is ready at ${running.url} (development mode, ${readyMs} ms). Everything is kept in ${data}; delete it to start afresh.\n`)
+  const stopped = listenForStop()
+  const warehouse = await openWarehouse(running.composition.broker, env, io)
   try {
-    await introduce({ running, keyFile: join(folder, 'triage-bot.key'), shownKeyFile: join(data, 'triage-bot.key') }, io)
+    await introduce({ running, warehouse, keyFile: join(folder, 'triage-bot.key'), shownKeyFile: join(data, 'triage-bot.key') }, io)
   } catch (error) {
     // A policy set of one's own need not know the sample agent: the broker is well all the same.
     io.err(`The sample agent could not be shown: ${error instanceof Error ? error.message : String(error)}\n`)
   }
-  const stopped = listenForStop()
   io.out('Ctrl-C stops it.\n')
   await stopWhen(stopped, running, () => io.out('\nStopping: finishing what was begun.\n'))
+  await warehouse?.stop()
   return 0
+}
+
+/**
+ * Starts the sample database, where the catalog has the sample tool and nobody has brought a database for it. Without one the
+ * broker is well all the same.
+ */
+async function openWarehouse({ knowledge }: Broker, env: Record<string, string | undefined>, io: Io): Promise<Warehouse | undefined> {
+  const { policySet } = await knowledge.current()
+  if (policySet?.catalog.get('warehouse')?.connector !== 'postgres' || env['WAREHOUSE_URL'] !== undefined) return undefined
+  try {
+    const warehouse = await startWarehouse()
+    env['WAREHOUSE_URL'] = warehouse.rootUrl
+    return warehouse
+  } catch (error) {
+    io.err(`The sample database is left out: ${error instanceof Error ? error.message : String(error)}. Set WAREHOUSE_URL to a PostgreSQL of your own to try the tool warehouse.\n`)
+    return undefined
+  }
 }
 
 /** A set that does not load is fatal only while none is in force: there is nothing to stay with. */

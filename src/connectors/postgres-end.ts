@@ -34,8 +34,8 @@ export async function endRole(server: PostgresServer, role: RoleToEnd, signal: A
           await disableRole(session, role.name, oid)
           return await dropRole(server, session, role, oid, signal)
         } catch (error) {
-          // Unless somebody else has ended it at the same time.
-          if (sqlState(error) !== '42704' || (await findRole(session, role.name)) !== undefined) throw error
+          // Who ends it at the same time may be done first; then each step fails in its own way.
+          if (isLost(error) || (await findRole(session, role.name)) !== undefined) throw error
         }
       }
     }),

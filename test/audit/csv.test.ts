@@ -20,7 +20,7 @@ function read(event: JsonObject): Record<string, string> {
 
 test('the header names each column once', () => {
   expect(csvHeader).toBe(
-    'index,time,type,actor,workload,tool,actions,target,task,grant,expires_at,verdict,reasons,policy_set,code,detail,reason,request_id,event\r\n',
+    'index,time,type,actor,workload,tool,actions,target,task,grant,expires_at,verdict,reasons,policy_set,code,detail,reason,request_id,connector,ends,cause,effect,reference,may_live_until,event\r\n',
   )
 })
 
@@ -37,8 +37,10 @@ test('a line has what the event and its decision say, numbers as numbers, and th
     decision: { verdict: 'allow', reasons: ['r1', 'r2'], policy_set: 'abc', input: {} },
   }
   const line = formatCsvLine(canonicalJson(event))
-  expect(line.startsWith('7,"2026-01-15T12:00:00.000Z","grant.issued","workload bot","bot","tickets","tickets:read tickets:comment","a ""b"", c",,,,"allow","r1 r2","abc",,,,,"{""actions""')).toBe(true)
+  expect(line.startsWith('7,"2026-01-15T12:00:00.000Z","grant.issued","workload bot","bot","tickets","tickets:read tickets:comment","a ""b"", c",,,,"allow","r1 r2","abc",,,,,,,,,,,"{""actions""')).toBe(true)
   expect(JSON.parse(read(event)['event'] ?? '')).toEqual(event)
+  const ended = { type: 'grant.ended', connector: 'postgres', ends: 'immediate', cause: 'revoked', effect: 'propagating', reference: '=role', may_live_until: '2026-01-15T12:00:00.000Z' }
+  expect(read({ index: 9, ...ended })).toMatchObject({ ...ended, reference: "'=role" })
   expect(read({ index: 8, actor: { kind: 'stranger' }, count: 3, reason: 'unknown' })).toMatchObject({ index: '8', actor: 'stranger', reason: 'unknown', workload: '' })
 })
 

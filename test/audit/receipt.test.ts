@@ -71,7 +71,7 @@ describe('A receipt that is as the broker gave it', () => {
     expect(verdict).toMatchObject({ ok: true, indexes: [1, 2, 3, 4], problems: [] })
     expect(verdict.proven.slice(2)).toEqual([
       'Entry 3, 2026-01-15T12:00:03.000Z: it was revoked by operator 0123456789abcdef: odd.',
-      '2 times another workload asked about its token, or wanted to end it, and was refused.',
+      '2 times another workload asked about it, or wanted to end it, and was refused.',
     ])
     expect(verdict.unproven).toEqual([expect.stringContaining('nothing else about this grant')])
   })

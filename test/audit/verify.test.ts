@@ -152,6 +152,13 @@ describe('An export of a part', () => {
 describe('An export as CSV', () => {
   const csv = (texts: readonly string[]): string[] => [csvHeader.slice(0, -1), ...texts.map((text) => formatCsvLine(text).slice(0, -1))]
 
+  test('is good also without the columns of grants in outside tools, as it was written before there were any', () => {
+    const before = csv(bodies).map((line, i) => (i === 0 ? line.replace(/(?<=request_id),.*(?=,event)/, '') : line.replace(',,,,,,,"{', ',"{')))
+    expect(before[0]).toBe('index,time,type,actor,workload,tool,actions,target,task,grant,expires_at,verdict,reasons,policy_set,code,detail,reason,request_id,event\r')
+    expect(verify(before, { kept: sign(bodies) })).toMatchObject({ form: 'csv', problems: [], entries: 120, proof: 'complete', kept: { status: 'proven' } })
+    expect(verify(before.with(61, (before[61] ?? '').replace(',"{', ',,"{'))).problems).toEqual([{ line: 62, what: 'is no entry as the log writes it to CSV' }])
+  })
+
   test('may hold what looks like another cell', () => {
     const reason = '{"a":","{""x"","=1"}'
     const event = { type: 'operator.revoked', actor: { kind: 'stint', id: 'test' }, operator: 'x', name: 'x', reason } as const
