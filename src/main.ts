@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { createSecureContext } from 'node:tls'
 import { originOf } from './audit/checkpoint.ts'
 import type { SignInSettings } from './broker/sign-in.ts'
+import type { Pass } from './broker/waypoints.ts'
 import { compose, unlimited, type Composition, type Parts } from './compose.ts'
 import type { Config } from './config.ts'
 import type { Anchor } from './connectors/anchors/anchor.ts'
@@ -26,8 +27,8 @@ export interface RunningBroker {
   close(): Promise<void>
 }
 
-/** Starts a broker in production. Makes nothing up: what the configuration lacks is a `config_invalid` error. */
-export async function startProduction(config: Config, env: Environment, log: Log, clock: Clock = systemClock): Promise<RunningBroker> {
+/** Starts a broker in production. Makes nothing up: what the configuration lacks is a `config_invalid` error. `pass` is for tests. */
+export async function startProduction(config: Config, env: Environment, log: Log, clock: Clock = systemClock, pass?: Pass): Promise<RunningBroker> {
   const tls = config.tls && readTls(config.tls, env)
   const rootKey = await openRootKey(config, env)
   const { database, explain } = openConfiguredDatabase(config, env, log, 'server')
@@ -38,6 +39,7 @@ export async function startProduction(config: Config, env: Environment, log: Log
     rootKey,
     log,
     clock,
+    ...(pass && { pass }),
     development: false,
     ...(config.policies && { policyFolder: { folder: config.policies.folder, follow: config.policies.reload === 'on_change' } }),
     limits: {

@@ -102,6 +102,8 @@ export type BrokerOptions = Partial<Pick<Parts, 'issuer' | 'rootKey' | 'developm
   /** Another process on the same database: shares clock and root key, and makes no operator of its own. */
   readonly beside?: TestBroker
   readonly policies?: ReadonlyMap<string, string> | 'none'
+  /** The clock that the test moves, where it has to exist before the broker. */
+  readonly testClock?: TestClock
 }
 
 const rootKeyOfTests = Buffer.alloc(32).fill(randomBytes(32).toString('hex'))
@@ -110,7 +112,7 @@ const rootKeyOfTests = Buffer.alloc(32).fill(randomBytes(32).toString('hex'))
 export async function startBroker(engine: Engine, options: BrokerOptions = {}): Promise<TestBroker> {
   const { beside } = options
   const database = beside?.database ?? (await createTestDatabase(engine))
-  const clock = beside?.clock ?? createTestClock()
+  const clock = beside?.clock ?? options.testClock ?? createTestClock()
   const { log, lines } = createTestLog()
   const composition = await compose({
     issuer: options.issuer ?? issuer,

@@ -1,4 +1,5 @@
-import { request as sendRequest, type IncomingHttpHeaders, type RequestListener } from 'node:http'
+import { once } from 'node:events'
+import { request as sendRequest, type IncomingHttpHeaders, type IncomingMessage, type RequestListener } from 'node:http'
 import { buffer } from 'node:stream/consumers'
 import { exportJWK, generateKeyPair, type JWK } from 'jose'
 import type { Provider } from 'oidc-provider'
@@ -32,7 +33,7 @@ export interface Upstream {
   intercept(path: string, by: Intercept | undefined): void
   /** What the token endpoint was asked with that grant type. */
   asked(grantType: string): UpstreamRequest[]
-  /** The private JWK of the client `by-key`, whose public half the server has. */
+  /** The private keys of the client `by-key`. */
   readonly keys: Readonly<Record<KeyAlg, JWK>>
   readonly clientSecret: string
   /** A refresh token as somebody would have got who connected that client, for these scopes. */
@@ -48,6 +49,16 @@ export interface UpstreamOptions {
   readonly accessTokenSeconds?: number
   /** Whether each use of a refresh token replaces it. */
   readonly rotates?: boolean
+}
+
+// Made once for all tests of a file, since RSA keys take their time.
+const pairs = await Promise.all(keyAlgs.map(makePair))
+const keys = Object.fromEntries(pairs.map(({ alg, privateJwk }) => [alg, privateJwk])) as Record<KeyAlg, JWK>
+const publicKeys = pairs.map(({ publicJwk }) => publicJwk)
+
+async function makePair(alg: KeyAlg) {
+  const { privateKey, publicKey } = await generateKeyPair(alg, { extractable: true })
+  return { alg, privateJwk: { ...(await exportJWK(privateKey)), alg, kid: alg }, publicJwk: { ...(await exportJWK(publicKey)), alg, kid: alg, use: 'sig' } }
 }
 
 const clientSecret = 'a secret of: the client+%&='
@@ -68,16 +79,9 @@ export async function startUpstream({ accessTokenSeconds = 600, rotates = true }
       const answer = await (intercepts.get(path)?.(asked, forward) ?? forward())
       if (answer === 'cut') return response.destroy()
       return response.writeHead(answer.status, answer.headers).end(answer.body)
-    })()
+    })().catch(() => response.destroy())
   })
 
-  const keys = {} as Record<KeyAlg, JWK>
-  const publicKeys: JWK[] = []
-  for (const alg of keyAlgs) {
-    const { privateKey, publicKey } = await generateKeyPair(alg, { extractable: true })
-    keys[alg] = { ...(await exportJWK(privateKey)), alg, kid: alg }
-    publicKeys.push({ ...(await exportJWK(publicKey)), alg, kid: alg, use: 'sig' })
-  }
   const common = { redirect_uris: ['https://stint.test/callback'], grant_types: ['authorization_code', 'refresh_token', 'client_credentials'], scope: `${scope} offline_access openid` }
   // It says on the console what is not meant for production: nothing of this is.
   const quiet = [vi.spyOn(console, 'warn'), vi.spyOn(console, 'info')].map((spy) => spy.mockImplementation(() => undefined))
@@ -140,14 +144,11 @@ interface Forwarded {
 
 /** As it came, with its own Host: the server names its endpoints by that. */
 async function forwardTo(origin: string, { method, url, headers, body }: Forwarded): Promise<UpstreamAnswer> {
-  return new Promise((resolve, reject) => {
-    const request = sendRequest(`${origin}${url}`, { method, headers }, (response) => {
-      buffer(response).then((answer) => {
-        const type = response.headers['content-type']
-        resolve({ status: response.statusCode ?? 0, headers: type === undefined ? {} : { 'content-type': type }, body: answer })
-      }, reject)
-    })
-    request.on('error', reject)
-    request.end(body)
-  })
+  const request = sendRequest(`${origin}${url}`, { method, headers })
+  request.end(body)
+  // The event's one argument, for which the overloads of `once` have no type.
+  const [response] = (await once(request, 'response')) as [IncomingMessage]
+  const answer = await buffer(response)
+  const type = response.headers['content-type']
+  return { status: response.statusCode ?? 0, headers: type === undefined ? {} : { 'content-type': type }, body: answer }
 }

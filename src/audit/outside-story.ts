@@ -87,7 +87,7 @@ export function createOutsideStory(opening: Opening) {
         return note('stuck', `${at} ${tool} would not end it, in ${tries} ${tries === 1 ? 'try' : 'tries'}: ${stop(detail)}`)
       }
       case 'grant.retried':
-        return note('open', tellBy(entry, members[entry.type].parse(entry), 'its end was to be tried again,'))
+        return note('open', tellBy(entry, members[entry.type].parse(entry), 'another try to end it was ordered'))
       case 'grant.written_off':
         return note('written_off', tellBy(entry, members[entry.type].parse(entry), 'it was written off, whether or not it lives,'))
       case 'grant.ended': {

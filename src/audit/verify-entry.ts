@@ -17,8 +17,6 @@ export interface Asked {
   readonly task: string
   /** 0 where nothing expires. */
   readonly expiresAtMs: number
-  /** When the time that was asked for is over; 0 where nothing was asked for that ends. */
-  readonly latestMs: number
 }
 
 /** What many requests have in common: who asked by which proof, and what the answer rests on. Empty where a type has it not. */
@@ -148,10 +146,9 @@ export function createEntryReader(): EntryReader {
         return { index, timeMs, event }
       }
       const expiresAtMs = isDecided(asked.type) && asked.type !== 'grant.denied' ? timeAt(at.expires_at) : 0
-      const latestMs = expiresAtMs === 0 ? 0 : findLatest(timeMs)
-      const problem = judgeAsked(asked.type, expiresAtMs, latestMs)
+      const problem = judgeAsked(asked.type, timeMs, expiresAtMs)
       if (problem !== undefined || expiresAtMs === undefined) return { index, problem: problem ?? 'does not say when it expires' }
-      return { index, timeMs, asked: { by: takeCase(asked.type), grant: text(at.grant), task: text(at.task), expiresAtMs, latestMs } }
+      return { index, timeMs, asked: { by: takeCase(asked.type), grant: text(at.grant), task: text(at.task), expiresAtMs } }
     },
   }
 
@@ -169,12 +166,12 @@ export function createEntryReader(): EntryReader {
     return by
   }
 
-  function judgeAsked(type: AskedType, expiresAtMs: number | undefined, latestMs: number): string | undefined {
+  function judgeAsked(type: AskedType, timeMs: number, expiresAtMs: number | undefined): string | undefined {
     if (!isText(at.workload) || isText(at.proof_kid) === isText(at.proof_grant)) return 'does not say which workload asked by which proof'
     if (!isAround(at.actor, parts.beforeId, at.workload, parts.behindActor)) return 'has another actor than its workload'
     if (type === 'grant.refused') return undefined
     if (!isDecided(type)) return isText(at.grant) ? undefined : 'names no grant'
-    return judgeDecision(type) ?? (type === 'grant.denied' ? undefined : judgeExpiry(type, expiresAtMs, latestMs))
+    return judgeDecision(type) ?? (type === 'grant.denied' ? undefined : judgeExpiry(type, timeMs, expiresAtMs))
   }
 
   /** Whether the decision is there, is about this very request, and says what the entry's type says. */
@@ -221,15 +218,12 @@ export function createEntryReader(): EntryReader {
   }
 
   /** Counted from when it was decided or recorded, whichever is later: a clock may have been set in between. */
-  function findLatest(timeMs: number): number {
-    return Math.max(timeMs, timeAt(at['decision.input.context.now.__extn.arg']) ?? 0) + 1000 * members.count(at.ttl_seconds)
-  }
-
-  function judgeExpiry(type: DecidedType, expiresAtMs: number | undefined, latestMs: number): string | undefined {
+  function judgeExpiry(type: DecidedType, timeMs: number, expiresAtMs: number | undefined): string | undefined {
     if (expiresAtMs === undefined) return 'does not say when it expires'
-    // A renewal may leave more than it asks for, if that was there before.
-    if (type === 'grant.renewed' || expiresAtMs <= latestMs) return undefined
-    return `expires at ${text(at.expires_at)}, later than its ${json(at.ttl_seconds)} s allow`
+    const longestMs = Math.max(timeMs, timeAt(at['decision.input.context.now.__extn.arg']) ?? 0) + 1000 * members.count(at.ttl_seconds)
+    // What is left of the longest life of a grant is decided on in whole seconds.
+    const isWithin = type === 'grant.renewed' ? expiresAtMs < longestMs + 1000 : expiresAtMs <= longestMs
+    return isWithin ? undefined : `expires at ${text(at.expires_at)}, later than its ${json(at.ttl_seconds)} s allow`
   }
 
   function isText(path: number): boolean {

@@ -17,8 +17,6 @@ export interface NewGrant extends Covered {
 /** What an entry says that renewed one. */
 export interface Renewal extends Covered {
   readonly expiresAtMs: number
-  /** The time that it asks for is over then. */
-  readonly latestMs: number
 }
 
 /** What is known of a grant until it is over: what ends it must belong to it. */
@@ -130,7 +128,7 @@ export function createKnownGrants(): KnownGrants {
       live.set(id, { id, audience, outside, expiresAtMs, workload, tool, task, index, timeMs })
       return first
     },
-    renew(id, { expiresAtMs, latestMs, timeMs, ...named }) {
+    renew(id, { expiresAtMs, timeMs, ...named }) {
       const grant = find(id)
       if (typeof grant === 'string') return grant
       const endedBy = findEnd(grant)
@@ -138,11 +136,8 @@ export function createKnownGrants(): KnownGrants {
       if (endedBy !== undefined) return `renews the grant ${id}, which entry ${endedBy} had ended`
       if (grant.outside.state !== 'active') return describeMisplaced(grant)
       if (grant.expiresAtMs <= timeMs) return `renews the grant ${id}, which had expired`
-      const beforeMs = grant.expiresAtMs
-      grant.expiresAtMs = Math.max(beforeMs, expiresAtMs)
-      if (expiresAtMs < beforeMs) return `renews the grant ${id} until before it would have expired`
-      // What is left of a longest life is asked for in whole seconds; what asks for less than is left changes nothing.
-      if (expiresAtMs >= Math.max(beforeMs + 1, latestMs + 1000)) return `renews the grant ${id} for longer than was asked for`
+      if (expiresAtMs <= grant.expiresAtMs) return `renews the grant ${id} until no later than it would have expired`
+      grant.expiresAtMs = expiresAtMs
       const other = findOther(grant, named)
       return other && `renews ${other}`
     },

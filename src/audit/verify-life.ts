@@ -151,7 +151,7 @@ export function createLife(origin: string, refuse: (problem: Problem) => void): 
             standing = judgeCase(asked, timeMs)
             standings[said] = standing
           }
-          const about = { task: entries.task[i] ?? '', index, timeMs, expiresAtMs: entries.expiresAtMs[i] ?? 0, latestMs: entries.latestMs[i] ?? 0 }
+          const about = { task: entries.task[i] ?? '', index, timeMs, expiresAtMs: entries.expiresAtMs[i] ?? 0 }
           const ofGrants = judgeGrants(asked, entries.grant[i] ?? '', about)
           problem = index === 0 ? `is of type ${asked.type}, and the first entry of a log is log.opened` : (standing.problem ?? ofGrants)
         }

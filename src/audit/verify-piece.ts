@@ -39,7 +39,6 @@ export interface PieceReport {
     readonly grant: readonly string[]
     readonly task: readonly string[]
     readonly expiresAtMs: Float64Array
-    readonly latestMs: Float64Array
   }
   readonly cases: readonly Case[]
   readonly events: readonly JsonObject[]
@@ -194,7 +193,7 @@ function pack(hashes: readonly Uint8Array[]): Uint8Array {
 
 /** Gathers what entries say, each case once. */
 function createFacts() {
-  const [line, index, timeMs, said, expiresAtMs, latestMs]: [number[], number[], number[], number[], number[], number[]] = [[], [], [], [], [], []]
+  const [line, index, timeMs, said, expiresAtMs]: [number[], number[], number[], number[], number[]] = [[], [], [], [], []]
   const [grant, task]: [string[], string[]] = [[], []]
   const cases: Case[] = []
   const events: JsonObject[] = []
@@ -217,7 +216,6 @@ function createFacts() {
       grant.push(asked?.grant ?? '')
       task.push(asked?.task ?? '')
       expiresAtMs.push(asked?.expiresAtMs ?? 0)
-      latestMs.push(asked?.latestMs ?? 0)
     },
     finish() {
       return {
@@ -229,7 +227,6 @@ function createFacts() {
           grant,
           task,
           expiresAtMs: Float64Array.from(expiresAtMs),
-          latestMs: Float64Array.from(latestMs),
         },
         cases,
         events,

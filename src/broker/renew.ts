@@ -80,6 +80,9 @@ async function renew(
         const publicMessage = `The grant ${id} has had the longest life that ${name} gives, ${request.tool.ttl.maxSeconds} s from the first: ask for a new one.`
         throw new BrokerError({ code: 'conflict', publicMessage })
       }
+      if (inPlace && untilMs <= grant.expiresAtMs) {
+        throw new BrokerError({ code: 'conflict', publicMessage: `The grant ${id} lasts until ${formatTime(grant.expiresAtMs)} already, which is no earlier than what was asked for.` })
+      }
       // What is decided is what is given: no longer than is left.
       return { ...request, ttlSeconds: Math.max(1, Math.floor((untilMs - nowMs) / 1000)) }
     },
@@ -97,7 +100,7 @@ async function renew(
     }),
     ...(inPlace && {
       prepare: (asked): Prepared<Prolonged> => {
-        const expiresAtMs = Math.max(grant.expiresAtMs, untilMs)
+        const expiresAtMs = untilMs
         const renewableUntilMs = renewed.firstIssuedAtMs + (tool?.ttl.maxSeconds ?? 0) * 1000
         return {
           change: {

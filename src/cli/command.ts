@@ -13,6 +13,8 @@ export interface Io {
   readInput(): Promise<string>
   /** Asks the person at the terminal for one line; absent where nobody is there to answer. */
   ask?(question: string): Promise<string>
+  /** From now on a reader that goes away no longer ends the process: what it has begun is still to be finished. */
+  outliveReaders?(): void
   readonly env: Readonly<Record<string, string | undefined>>
   /** Width of the terminal in columns; `undefined` when output goes to a file or a pipe. */
   readonly columns: number | undefined

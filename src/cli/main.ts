@@ -25,6 +25,20 @@ const entries: readonly Entry[] = [
     load: async () => (await import('./token.ts')).tokenCommand,
   },
   {
+    name: 'grant',
+    summary: 'get a credential for a tool, or run a command with one',
+    audience: 'agents',
+    nested: true,
+    load: async () => (await import('./grant.ts')).grantCommand,
+  },
+  {
+    name: 'task',
+    summary: 'end everything that was granted under a task',
+    audience: 'agents',
+    nested: true,
+    load: async () => (await import('./task.ts')).taskCommand,
+  },
+  {
     name: 'key',
     summary: "make a workload's key; show its public half; replace it",
     audience: 'agents',
@@ -95,6 +109,13 @@ const entries: readonly Entry[] = [
     load: async () => (await import('./secret.ts')).secretCommand,
   },
   {
+    name: 'tool',
+    summary: 'list the tools of the catalog; check their root credentials',
+    audience: 'admins',
+    nested: true,
+    load: async () => (await import('./tool.ts')).toolCommand,
+  },
+  {
     name: 'policy',
     summary: 'check, test and apply the rules',
     audience: 'admins',
@@ -102,11 +123,25 @@ const entries: readonly Entry[] = [
     load: async () => (await import('./policy.ts')).policyCommand,
   },
   {
+    name: 'grants',
+    summary: 'list what lives in outside tools; see to what is stuck',
+    audience: 'admins',
+    nested: true,
+    load: async () => (await import('./grants.ts')).grantsCommand,
+  },
+  {
     name: 'revoke',
     summary: 'end grants at once',
     audience: 'admins',
     nested: false,
     load: async () => (await import('./revoke.ts')).revokeCommand,
+  },
+  {
+    name: 'sweep',
+    summary: 'end what was made in tools and no live grant stands for',
+    audience: 'admins',
+    nested: false,
+    load: async () => (await import('./sweep.ts')).sweepCommand,
   },
   {
     name: 'audit',
@@ -182,6 +217,7 @@ Examples:
     --review-at 90d --enroll
   stint enroll CODE --key triage-bot.key
   stint token tickets:read --workload triage-bot --key triage-bot.key
+  stint grant warehouse read --workload triage-bot --key triage-bot.key -- psql
   stint revoke --workload triage-bot --reason "behaves oddly"
   stint audit list --workload triage-bot
 

@@ -8,8 +8,10 @@ const inputBytesMax = 1024 * 1024
 
 /** The Io of a real process. A reader that has gone away (`stint audit list | head`) ends the process silently. */
 export function createProcessIo(host: NodeJS.Process): Io {
+  let outlivesReaders = false
   for (const stream of [host.stdout, host.stderr]) {
     stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EPIPE' && outlivesReaders) return
       if (error.code === 'EPIPE') host.exit()
       // The terminal was closed: nobody reads on, and what was begun is still to be finished.
       if (error.code === 'EIO') return
@@ -24,6 +26,7 @@ export function createProcessIo(host: NodeJS.Process): Io {
     err: (text) => void host.stderr.write(text),
     readInput: () => readAll(host.stdin),
     ...(isatty(0) && host.stderr.isTTY && { ask: (question: string) => askLine(question, host) }),
+    outliveReaders: () => void (outlivesReaders = true),
     env: host.env,
     columns: host.stdout.isTTY ? host.stdout.columns : undefined,
     errColumns: host.stderr.isTTY ? host.stderr.columns : undefined,

@@ -57,3 +57,8 @@ export function formatFields(fields: readonly (readonly [name: string, value: st
     .map(([name, value]) => `${`${name.padEnd(width)}  ${printable(value)}`.trimEnd()}\n`)
     .join('')
 }
+
+/** An RFC 3339 time without fractions of a second, which are more than a person reads; made printable. */
+export function formatInstant(time: string): string {
+  return printable(time.replace(/\.\d+Z$/, 'Z'))
+}

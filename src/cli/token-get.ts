@@ -1,12 +1,10 @@
 import { isObject } from '../client/answer.ts'
-import { StintError } from '../client/errors.ts'
-import type { AgentKey } from '../client/key.ts'
 import type { AgentToken } from '../client/token.ts'
 import { formatDuration } from '../kernel/duration.ts'
 import { readDuration } from './arguments.ts'
+import { actAsWorkload } from './as-workload.ts'
 import { CommandError, parseOptions, UsageError, type Command, type Io } from './command.ts'
-import { agentClient, agentHelp, agentOptions, keyFile, workloadName } from './connection.ts'
-import { createKeyFile, readKeyFile } from './key-file.ts'
+import { agentHelp, agentOptions } from './connection.ts'
 import { formatJson, printable } from './terminal.ts'
 
 /** Asks for a token for some actions and prints it, and nothing else, on standard output. */
@@ -49,21 +47,13 @@ Examples:
     if (values.claims === true && values.json === true) throw new UsageError('give --claims or --json, not both.')
     const ttlSeconds = values.ttl === undefined ? undefined : readDuration(values.ttl, 'ttl')
     const { target, task, resource } = values
-    const workload = workloadName(values, io)
-    const path = keyFile(values, io)
-
-    const key = await readKeyFile(path)
-    if (key === undefined) throw await introduceKey(workload, path)
-    const client = agentClient(values, key, io)
-    try {
+    return actAsWorkload(values, io, async (client) => {
       const token = await client.requestToken({ actions, target, ttlSeconds, task, resource })
       if (values.json === true) io.out(formatJson(describeToken(token)))
       else if (values.claims === true) printClaims(token, io)
       else printToken(token, io)
       return 0
-    } catch (error) {
-      throw error instanceof StintError ? explainRefusal(error, workload, key) : error
-    }
+    })
   },
 }
 
@@ -75,29 +65,6 @@ function checkActions(actions: readonly string[]): void {
     const given = /^[\w:.-]{1,40}$/.test(action) ? `"${action}"` : 'an argument'
     throw new UsageError(`${given} is no action: write tool:verb, such as tickets:read. See: stint token --help`)
   }
-}
-
-/** Makes the key and the message that says how to go on. Standard output stays empty: what reads it expects a token. */
-async function introduceKey(workload: string, path: string): Promise<CommandError> {
-  const key = await createKeyFile(path, 'ES256')
-  return new CommandError(`there was no key ${path}: a new one has been made, id ${key.kid}, and has to be registered first.
-With a code from an admin (stint workload enroll ${workload}):
-  stint enroll CODE --key ${path}
-Or hand its public half to an admin:
-  stint key public ${path} > ${workload}.jwks.json
-who registers the workload with it:
-  stint workload register ${workload} --jwks ${workload}.jwks.json … (see: stint workload register --help)
-or, where the workload exists, adds the key:
-  stint workload add-key ${workload} --jwks ${workload}.jwks.json
-Then ask again.`)
-}
-
-/** The broker says to strangers only that they are (invariant 10); what it could be is no secret. */
-function explainRefusal(error: StintError, workload: string, key: AgentKey): Error {
-  if (error.code !== 'invalid_client') return error
-  return new CommandError(`${printable(error.message)}
-Is the workload registered and active, and its review not overdue? An admin sees: stint workload show ${workload}
-Is this key one of its keys? Its id is ${key.kid}`)
 }
 
 function printToken(token: AgentToken, io: Io): void {

@@ -1,8 +1,8 @@
-import type { AgentClient, Introspection } from '../client/agent.ts'
+import type { Introspection } from '../client/agent.ts'
 import { readSingle } from './arguments.ts'
+import { openAsWorkload } from './as-workload.ts'
 import { CommandError, parseOptions, type Command, type Io } from './command.ts'
-import { agentClient, agentHelp, agentOptions, keyFile, type AgentValues } from './connection.ts'
-import { readKeyFile } from './key-file.ts'
+import { agentHelp, agentOptions } from './connection.ts'
 import { formatFields, formatJson } from './terminal.ts'
 
 /** `stint token introspect`: what the broker says of a token. */
@@ -26,7 +26,7 @@ Examples:
   async run(args, io) {
     const { values, positionals } = parseOptions('token introspect', args, { ...agentOptions, json: { type: 'boolean' } })
     const argument = readSingle('token introspect', positionals, 'the token, or - for standard input')
-    const client = await openClient(values, io)
+    const client = await openAsWorkload(values, io)
     const found = await client.introspect(await readToken(argument, io))
     io.out(values.json === true ? formatJson(found) : formatIntrospection(found))
     return found.active ? 0 : 1
@@ -54,19 +54,12 @@ Examples:
   async run(args, io) {
     const { values, positionals } = parseOptions('token revoke', args, { ...agentOptions, json: { type: 'boolean' } })
     const argument = readSingle('token revoke', positionals, 'the token, or - for standard input')
-    const client = await openClient(values, io)
+    const client = await openAsWorkload(values, io)
     await client.revoke(await readToken(argument, io))
     // RFC 7009 §2.2: the answer is the same for a token that was never one, so no more can be claimed.
     io.out(values.json === true ? formatJson({ done: true }) : 'If it was a live token of this workload, it has ended.\n')
     return 0
   },
-}
-
-async function openClient(values: AgentValues, io: Io): Promise<AgentClient> {
-  const path = keyFile(values, io)
-  const key = await readKeyFile(path)
-  if (key === undefined) throw new CommandError(`there is no key file ${path}`)
-  return agentClient(values, key, io)
 }
 
 async function readToken(argument: string, io: Io): Promise<string> {

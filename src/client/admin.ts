@@ -7,13 +7,16 @@ import { openExport, type ExportOptions } from './export.ts'
 import { proveExport } from './export-proof.ts'
 import { createSender, type ApiAnswer, type ApiRequest, type ConnectionOptions, type Sender } from './http.ts'
 import { refusePrivateKeys } from './key.ts'
+import { createGrantMethods, type GrantMethods } from './grants.ts'
 import { createOperatorMethods, type OperatorMethods } from './operators.ts'
+import { encodeSegment } from './path.ts'
 import { createReceiptMethods, type ReceiptMethods } from './receipts.ts'
 import { createSecretMethods, type SecretMethods } from './secrets.ts'
 import { createSessionMethods, type SessionMethods } from './sessions.ts'
 import { createSigningKeyMethods, type SigningKeyMethods } from './signing-keys.ts'
+import { createToolMethods, type ToolMethods } from './tools.ts'
 import type { AuditEntry, AuditExport, AuditExportQuery, AuditPage, AuditProofQuery, AuditQuery, ProofLines } from './log-records.ts'
-import type { PolicyApplied, PolicyChange, PolicyInForce, Recorded, Registration, Revocation, RevocationResult, WorkloadChange, WorkloadPage, WorkloadQuery, WorkloadRecord } from './records.ts'
+import type { PolicyApplied, PolicyChange, PolicyInForce, Recorded, Registration, WorkloadChange, WorkloadPage, WorkloadQuery, WorkloadRecord } from './records.ts'
 
 /** One operator at one broker. */
 export interface AdminClientOptions extends ConnectionOptions {
@@ -24,7 +27,7 @@ export interface AdminClientOptions extends ConnectionOptions {
 }
 
 /** An operator's side of the broker: one method per route. Answers are returned as they are, in snake case. */
-export interface AdminClient extends AnchorMethods, EnrolmentMethods, OperatorMethods, ReceiptMethods, SecretMethods, SessionMethods, SigningKeyMethods {
+export interface AdminClient extends AnchorMethods, EnrolmentMethods, GrantMethods, OperatorMethods, ReceiptMethods, SecretMethods, SessionMethods, SigningKeyMethods, ToolMethods {
   registerWorkload(registration: Registration): Promise<Recorded<WorkloadRecord>>
   getWorkload(name: string): Promise<WorkloadRecord>
   listWorkloads(query?: WorkloadQuery): Promise<WorkloadPage>
@@ -34,7 +37,6 @@ export interface AdminClient extends AnchorMethods, EnrolmentMethods, OperatorMe
   retireWorkload(name: string, reason?: string): Promise<Recorded<WorkloadRecord>>
   addWorkloadKeys(name: string, jwks: unknown): Promise<Recorded<WorkloadRecord>>
   removeWorkloadKey(name: string, kid: string): Promise<Recorded<WorkloadRecord>>
-  revokeGrants(revocation: Revocation): Promise<RevocationResult>
   getPolicy(): Promise<PolicyInForce>
   applyPolicy(change: PolicyChange): Promise<PolicyApplied>
   listAudit(query?: AuditQuery): Promise<AuditPage>
@@ -67,11 +69,13 @@ export function createAdminClient(options: AdminClientOptions): AdminClient {
   return {
     ...createAnchorMethods(send),
     ...createEnrolmentMethods(send, of),
+    ...createGrantMethods(send),
     ...createOperatorMethods(send),
     ...createReceiptMethods(send),
     ...createSecretMethods(send),
     ...createSessionMethods(send),
     ...createSigningKeyMethods(send),
+    ...createToolMethods(send),
     async registerWorkload(registration) {
       refusePrivateKeys(registration.jwks)
       return readRecorded(await send({ method: 'POST', path: workloads, json: registration }))
@@ -94,15 +98,9 @@ export function createAdminClient(options: AdminClientOptions): AdminClient {
     removeWorkloadKey: async (name, kid) =>
       readRecorded(await send({ method: 'DELETE', path: `${of(name)}/keys/${encodeSegment(kid, "the key's id")}` })),
 
-    async revokeGrants(revocation) {
-      const { body } = await send({ method: 'POST', path: '/v1/revocations', json: revocation })
-      const shape = { revoked: 'number', more: 'boolean', already_ended: 'number', effect: 'string', audit_index: 'number?' } as const
-      // The shape was checked; the type states the same. So for each cast below.
-      return readObject(body, shape, 'a revocation') as unknown as RevocationResult
-    },
-
     async getPolicy() {
       const { body } = await send({ method: 'GET', path: '/v1/policy' })
+      // The shape was checked; the type states the same. So for each cast below.
       return readObject(body, policyShape, 'the policy set in force') as unknown as PolicyInForce
     },
     async applyPolicy(change) {
@@ -177,10 +175,4 @@ function readWorkload(body: unknown): WorkloadRecord {
 
 function readRecorded(answer: ApiAnswer): Recorded<WorkloadRecord> {
   return { ...readWorkload(answer.body), ...readAuditIndex(answer.headers) }
-}
-
-/** One segment of a path. A dot segment would vanish from the URL and ask for something else. */
-function encodeSegment(text: string, what: string): string {
-  if (text === '' || text === '.' || text === '..') throw clientError('invalid_option', `${what} is missing or malformed.`)
-  return encodeURIComponent(text)
 }

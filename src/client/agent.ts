@@ -4,6 +4,7 @@ import { discoverBroker, type BrokerMetadata } from './discovery.ts'
 import { clientError, StintError } from './errors.ts'
 import { createSender, type ApiAnswer, type ApiRequest, type ConnectionOptions } from './http.ts'
 import type { AgentKey } from './key.ts'
+import { createOwnGrantMethods, type OwnGrantMethods } from './own-grants.ts'
 import { signProof } from './proof.ts'
 import { checkToken, describeAccess, readToken, type AgentToken, type TokenRequest } from './token.ts'
 
@@ -35,7 +36,7 @@ export interface KeyRotation {
 }
 
 /** An agent's side of the broker: every request proves the workload anew, with a fresh assertion. */
-export interface AgentClient {
+export interface AgentClient extends OwnGrantMethods {
   /** The workload's SPIFFE ID at this broker. */
   clientId(): Promise<string>
   requestToken(request: TokenRequest): Promise<AgentToken>
@@ -52,6 +53,8 @@ export interface AgentClient {
   provesWorkload(): Promise<boolean>
 }
 
+/** By which a request without a form carries its proof. */
+const assertionHeader = 'client-assertion'
 const metadataLifetimeMs = 3_600_000
 const clockSkewMs = 5_000
 
@@ -115,6 +118,14 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
   }
 
   return {
+    ...createOwnGrantMethods((request) =>
+      prove((assertion) => ({
+        ...request,
+        headers: { ...request.headers, [assertionHeader]: assertion },
+        secrets: [assertion],
+      })),
+    ),
+
     async clientId() {
       return options.clientId ?? idOf(await discover())
     },

@@ -26,7 +26,9 @@ export interface ApiRequest {
   readonly json?: unknown
   readonly form?: Readonly<Record<string, string | undefined>>
   readonly bearer?: string
-  /** What of `json` must not stand in an error, should the answer repeat it. */
+  /** Further headers, each value already what a header may be. */
+  readonly headers?: Readonly<Record<string, string>>
+  /** What of `json` and `headers` must not stand in an error, should the answer repeat it. */
   readonly secrets?: readonly string[]
   /** Where this one takes longer than others do: replaces the default, not what the options say. */
   readonly timeoutMsDefault?: number
@@ -132,6 +134,7 @@ function headersOf(request: ApiRequest): Record<string, string> {
     'user-agent': 'stint-client',
     ...((request.json !== undefined || request.form !== undefined) && { 'content-type': type }),
     ...(request.bearer !== undefined && { authorization: `Bearer ${request.bearer}` }),
+    ...request.headers,
   }
 }
 

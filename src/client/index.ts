@@ -7,6 +7,8 @@ export {
   type Introspection,
   type KeyRotation,
 } from './agent.ts'
+export type { GrantMethods } from './grants.ts'
+export type { OwnGrantMethods } from './own-grants.ts'
 export { enrolAgent, type Enrolled, type EnrolmentMethods, type EnrolOptions } from './enrolments.ts'
 export type { ExportOptions } from './export.ts'
 export { StintError, type ClientErrorCode, type Problem } from './errors.ts'
@@ -28,5 +30,7 @@ export type { ReceiptMethods } from './receipts.ts'
 export type { SecretMethods } from './secrets.ts'
 export type { SigningKeyMethods } from './signing-keys.ts'
 export type { AgentToken, TokenRequest } from './token.ts'
+export type { ToolMethods } from './tools.ts'
+export type * from './grant-records.ts'
 export type * from './log-records.ts'
 export type * from './records.ts'

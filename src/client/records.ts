@@ -113,28 +113,6 @@ export interface WorkloadPage {
   readonly next?: string
 }
 
-/** What to end: everything that matches all that is given; `grant` stands alone. */
-export interface Revocation {
-  readonly grant?: string | undefined
-  readonly workload?: string | undefined
-  readonly task?: string | undefined
-  /** RFC 3339: what was granted before. */
-  readonly before?: string | undefined
-  readonly reason?: string | undefined
-}
-
-/** What a revocation did. */
-export interface RevocationResult {
-  /** Number of live grants that were ended, as far as they were counted. */
-  readonly revoked: number
-  /** There were more than were counted; they have ended too. */
-  readonly more: boolean
-  readonly already_ended: number
-  /** How the end reaches those who hold or accept the credential (invariant 8). */
-  readonly effect: string
-  readonly audit_index?: number
-}
-
 /** The policy set in force. */
 export interface PolicyInForce {
   readonly hash: string

@@ -152,8 +152,8 @@ function parseTarget(target: string | undefined): { readonly owner: string; read
 function describeExcess(made: z.output<typeof tokenScope> | undefined, fullName: string, asked: Permissions): string | undefined {
   if (made === undefined) return `GitHub does not say that its token is for ${fullName} alone, with which permissions and until when`
   const name = made.repositories[0]?.full_name
-  if (name?.toLowerCase() === fullName.toLowerCase() && name !== fullName) return `GitHub writes the repository ${name}, and the target must be written so, too`
-  if (name !== fullName) return `GitHub made a token for another repository than ${fullName}`
+  if (name?.toLowerCase() !== fullName.toLowerCase()) return `GitHub made a token for another repository than ${fullName}`
+  if (name !== fullName) return `GitHub writes the repository ${name}, and the target must be written so, too`
   const excess = findExcess(made.permissions, asked)
   return excess.length === 0 ? undefined : `GitHub made a token with permissions that were not asked for (${excess.join(', ').slice(0, 200)})`
 }

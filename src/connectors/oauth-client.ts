@@ -74,7 +74,7 @@ export const oauthClientConnector: Connector = {
             return { result: answer.body, ...readReplacement(answer.body, secret) }
           }
           if (answer.refusal === 'invalid_grant') return { usedUp: `${host} does not accept the refresh token any more (invalid_grant)` }
-          if (leavesRefreshToken.has(answer.refusal)) throw explainRefusal(answer)
+          if (answer.status === 429 || leavesRefreshToken.has(answer.refusal)) throw explainRefusal(answer)
           throw lost(`${host} answered ${describeRefusal(answer.refusal, answer.status)}, which some say after they have used up the refresh token.`)
         },
         signal,
@@ -157,6 +157,7 @@ export const oauthClientConnector: Connector = {
 }
 
 const hints: ReadonlyMap<string, string> = new Map([
+  ['invalid_request', ': an admin looks at what the client may do there'],
   ['invalid_client', ': an admin looks at client_id, and at the private key or the secret'],
   ['unauthorized_client', ': the client must be allowed this grant type there'],
   ['unsupported_grant_type', ': it does not offer this grant type'],

@@ -164,7 +164,8 @@ async function exchange(agent: Agent, { url, method, headers, body, safe, bytesM
         else controller = started
       },
       onResponseStart(_, status, fields) {
-        if (status >= 200) head = { status, headers: readHeaders(fields) }
+        // One of 1xx comes before the one that counts.
+        head = { status, headers: readHeaders(fields) }
       },
       onResponseData(_, chunk) {
         bytes += chunk.byteLength

@@ -47,6 +47,8 @@ export function createPostgresServer(tool: string, config: PostgresConfig, conte
   }
   let open: Open | undefined
   const closing: Promise<void>[] = []
+  const running = new Set<Promise<unknown>>()
+  const sockets = new Set<Socket>()
 
   async function openServer(): Promise<Open> {
     const url = await context.readSecret(config.url.from, `the URL of the root role of the tool ${tool}, postgres://user:password@host:port/database`)
@@ -57,7 +59,12 @@ export function createPostgresServer(tool: string, config: PostgresConfig, conte
     // Somebody else may have opened it in the meantime.
     if (open?.text === text) return open
     retire()
-    const settings = createSettings(root, config.private_network, certificates)
+    const settings = createSettings(root, certificates, () => {
+      const socket = createSocket(root.host, config.private_network)
+      sockets.add(socket)
+      socket.once('close', () => sockets.delete(socket))
+      return socket
+    })
     open = { text, root, settings, lanes: { mint: createPool(settings), end: createPool(settings) } }
     return open
   }
@@ -66,11 +73,17 @@ export function createPostgresServer(tool: string, config: PostgresConfig, conte
     open = undefined
   }
 
+  async function run<T>(lane: 'mint' | 'end', signal: AbortSignal, use: Use<T>): Promise<T> {
+    const { root, lanes } = await openServer()
+    const client = await orAborted(signal, root, lanes[lane].connect(), (late) => late.release())
+    return useClient(client, root, signal, use, (broken) => client.release(broken))
+  }
+
   return {
-    async run(lane, signal, use) {
-      const { root, lanes } = await openServer()
-      const client = await orAborted(signal, root, lanes[lane].connect(), (late) => late.release())
-      return useClient(client, root, signal, use, (broken) => client.release(broken))
+    run(lane, signal, use) {
+      const call = run(lane, signal, use)
+      running.add(call)
+      return call.finally(() => running.delete(call))
     },
     async runAlone(signal, use, database) {
       const { root, settings } = await openServer()
@@ -81,14 +94,17 @@ export function createPostgresServer(tool: string, config: PostgresConfig, conte
       return useClient(client, database === undefined ? root : { ...root, database }, signal, use, () => void client.end())
     },
     async close() {
+      await Promise.allSettled(running)
       retire()
+      // One that is still being opened, for somebody who has given up, need not be waited for.
+      for (const socket of sockets) socket.destroy()
       await Promise.all(closing)
     },
   }
 }
 
 /** Each setting by itself, so that none comes from the environment of the broker, where it would be another database's. */
-function createSettings(root: RootUrl, privateNetwork: boolean, certificates: string | undefined): pg.PoolConfig {
+function createSettings(root: RootUrl, certificates: string | undefined, stream: () => Socket): pg.PoolConfig {
   return {
     host: root.host,
     port: root.port,
@@ -99,7 +115,7 @@ function createSettings(root: RootUrl, privateNetwork: boolean, certificates: st
     options: sessionOptions,
     sslnegotiation: 'postgres',
     ssl: root.sslmode === 'disable' ? false : { rejectUnauthorized: true, ...(certificates !== undefined && { ca: certificates }) },
-    stream: () => createSocket(root.host, privateNetwork),
+    stream,
     connectionTimeoutMillis: connectMsMax,
     keepAlive: true,
   }

@@ -37,8 +37,8 @@ export async function makeRole(server: PostgresServer, role: RoleToMake, signal:
         // First of all, for whoever ends this grant meanwhile waits at the name.
         await createRole(session, `create role ${quoted} login inherit nosuperuser nocreatedb nocreaterole noreplication nobypassrls
           connection limit ${connectionsMax} password ${escapeLiteral(verifier)}`)
-        const [problem] = await judgeGroups(session, groups, reassignTo)
-        if (problem !== undefined) throw new ConnectorError({ outcome: 'nothing_done', publicMessage: problem })
+        const problems = await judgeGroups(session, groups, reassignTo)
+        if (problems.length > 0) throw new ConnectorError({ outcome: 'nothing_done', publicMessage: problems.join(' ') })
         const until = await readEnd(session, role.livesMs)
         const path = searchPath.length === 0 ? '' : `alter role ${quoted} set search_path = ${searchPath.map(escapeIdentifier).join(', ')};`
         // Without SET the role cannot become its group, so that whatever it makes is its own, and goes where its own things go.

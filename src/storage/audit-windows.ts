@@ -18,7 +18,7 @@ export type StoredLeaf = Pick<StoredEntry, 'index' | 'leafHash'>
 
 /**
  * What entries are about: they fit every member given. Whoever asks for a workload, a task or a grant also gets the
- * revocations of many that may have ended what they ask about.
+ * revocations of many that may have ended what they ask about; who names a tool as well, those of that tool.
  */
 export interface EntryFilter {
   readonly type?: AuditEvent['type']
@@ -127,15 +127,15 @@ async function readOwn(
   return query.execute()
 }
 
-/** Whether revocations of many belong to what is asked for: they name no tool. */
-function mayBeEnded({ type, workload, tool, grant, task }: EntryFilter): boolean {
-  return tool === undefined && (type ?? 'grants.revoked') === 'grants.revoked' && [workload, grant, task].some((member) => member !== undefined)
+/** Whether revocations of many belong to what is asked for, beside those that fit by what they name. */
+function mayBeEnded({ type, workload, grant, task }: EntryFilter): boolean {
+  return (type ?? 'grants.revoked') === 'grants.revoked' && [workload, grant, task].some((member) => member !== undefined)
 }
 
 /** The revocations of many, of which those fit that are not known to be about other workloads, tasks and grants. */
 async function readRevocations(
   db: Kysely<Schema>,
-  { workload, task, grant }: EntryFilter,
+  { workload, tool, task, grant }: EntryFilter,
   range: IndexRange,
   direction: Direction,
   looked: number,
@@ -144,6 +144,7 @@ async function readRevocations(
   const concerns = (eb: ExpressionBuilder<Schema, 'revocation' | 'audit_event'>) => {
     const conditions = [
       ...(workload === undefined ? [] : [eb.or([eb('revocation.workload', 'is', null), eb('revocation.workload', '=', workload)])]),
+      ...(tool === undefined ? [] : [eb('revocation.tool', '=', tool)]),
       ...(task === undefined ? [] : [eb.or([eb('revocation.task', 'is', null), eb('revocation.task', '=', task)])]),
     ]
     if (grant === undefined) return eb.and(conditions)

@@ -2,7 +2,7 @@ import { sql, type Kysely } from 'kysely'
 import { grantState, type GrantState } from '../grant/grant.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { findCredential, type StoredCredential } from './credentials.ts'
-import { findGrant, type RevocationSelector, type StoredGrant } from './grants.ts'
+import { coversGrant, findGrant, type RevocationSelector, type StoredGrant } from './grants.ts'
 import type { Schema } from './schema.ts'
 
 /** A grant that a revocation looks at, with what it has made outside. */
@@ -41,5 +41,20 @@ export async function listTouched(db: Kysely<Schema>, selectors: readonly Revoca
 
 /** Whether anything of this task of a workload is alive, or being made or ended. */
 export async function isTaskOpen(db: Kysely<Schema>, workload: string, task: string, nowMs: number): Promise<boolean> {
-  return (await listTouched(db, [{ workload, task }], nowMs, 1)).length > 0
+  const covered = sql<boolean>`exists (select 1 from revocation where ${coversGrant})`
+  const row = await db
+    .selectFrom('grants')
+    .leftJoin('credential', 'credential.grant_id', 'grants.id')
+    .select('grants.id')
+    .where('grants.workload', '=', workload)
+    .where('grants.task', '=', task)
+    .where((eb) =>
+      eb.or([
+        sql<boolean>`(credential.due_at is not null or credential.state = 'stuck')`,
+        eb.and([eb('credential.grant_id', 'is', null), eb('grants.expires_at', '>', formatTime(nowMs)), eb('grants.revoked_index', 'is', null), eb.not(covered)]),
+      ]),
+    )
+    .limit(1)
+    .executeTakeFirst()
+  return row !== undefined
 }

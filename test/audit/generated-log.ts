@@ -14,6 +14,9 @@ import type { AccessRequest } from '../../src/policy/request.ts'
 import { describeDecision } from '../../src/policy/record.ts'
 import { testPolicies } from '../broker.ts'
 
+// To load them takes longer than to verify a small log.
+const loaded = loadPolicySet(testPolicies)
+
 /** A key of a log, and what verifies it. */
 export interface LogKey {
   readonly text: string
@@ -31,7 +34,6 @@ export function createLogKey(origin = 'stint.test/log'): LogKey {
 
 /** The bodies of a log as brokers write it: some workloads, many grants, some denials and revocations. `entries` is at least 100. */
 export function* generateLog(entries: number): Generator<string, void> {
-  const loaded = loadPolicySet(testPolicies)
   if (!('set' in loaded)) throw new Error('the test policies do not load')
   const { set } = loaded
   const decider = createDecider({ slicesMax: 100, verdictsMax: 1000 })
@@ -120,7 +122,6 @@ export function writeGeneratedLog(path: string, entries: number, key: LogKey = c
 
 /** The lines behind the entries of a log that the test policies were in force for: with the list of their hashes, if given. */
 export function formatProof(note: string, leaves: readonly Uint8Array[] = []): string {
-  const loaded = loadPolicySet(testPolicies)
   if (!('set' in loaded)) throw new Error('the test policies do not load')
   const lists = Array.from({ length: Math.ceil(leaves.length / 256) }, (_, i) => ({ leaves: Buffer.concat(leaves.slice(256 * i, 256 * (i + 1))).toString('base64') }))
   const lines = [{ policy_set: loaded.set.hash, files: Object.fromEntries(testPolicies) }, ...lists, { checkpoint: note }]

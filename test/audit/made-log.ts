@@ -120,9 +120,10 @@ export const allRevoked = (selector: Record<string, unknown>, more: object = {})
 export const of = (type: string, more: object = {}): Event => ({ type, actor: root, workload: 'bot', ...more })
 export const operator = (id: string, more: object = {}): Event => ({ type: 'operator.created', actor: root, operator: id, name: id, role: 'admin', ...more })
 
-export function bodiesOf(events: readonly Event[]): string[] {
+/** The bodies of these entries, of which the first has the index `from`. */
+export function bodiesOf(events: readonly Event[], from = 0): string[] {
   return events.map(({ atMs = 0, ...event }, i) => {
     // Made as wrong as the test likes.
-    return makeEntry(event as unknown as AuditEvent, i, startMs + atMs, randomBytes).body
+    return makeEntry(event as unknown as AuditEvent, from + i, startMs + atMs, randomBytes).body
   })
 }

@@ -8,6 +8,7 @@ import { leafHash } from '../../src/audit/encode.ts'
 import { appendLeaf, rootOf, type Frontier } from '../../src/audit/merkle.ts'
 import { verifyFile } from '../../src/cli/verify-file.ts'
 import { createLogKey, generateLog, writeGeneratedLog } from '../audit/generated-log.ts'
+import { base, bodiesOf, iso, issued, key as madeKey, minting, minute, root, seal, type Event } from '../audit/made-log.ts'
 import { getToken, startBroker } from '../broker.ts'
 import { listen } from '../listen.ts'
 import { createFolder, runRecorded } from './recorder.ts'
@@ -83,6 +84,48 @@ describe('stint audit verify', () => {
     expect(contradicted.out).toContain('The first 50 entries are not those of the checkpoint that was kept')
     const larger = await verify([file, '--key', keyFile, '--checkpoint', keep([...bodies, 'x'])])
     expect(larger).toMatchObject({ code: 1, out: expect.stringContaining(`it states ${size + 1} entries, and the log had ${size} by this file`) })
+  })
+
+  test('says what became of grants in outside tools', async () => {
+    const { write } = setUp()
+    const told = async (...events: Event[]) => {
+      const file = write('outside.jsonl', seal(bodiesOf([...base, ...events])).map((line) => `${line}\n`).join(''))
+      const { code, out } = await verify([file, '--key', madeKey.text])
+      const { file: json } = JSON.parse((await verify([file, '--key', madeKey.text, '--json'])).out) as { file: { life: object } }
+      return { code, line: out.split('\n').find((line) => line.includes('outside tools')), life: json.life }
+    }
+    expect(await told(issued())).toMatchObject({ code: 0, line: undefined, life: { grants_issued: 1 } })
+    const of = (grant: string, ...types: string[]): Event[] => [
+      minting({ grant }),
+      ...types.map((type) => ({ type, actor: root, workload: 'bot', grant, tool: 'tickets', ...members[type] })),
+    ]
+    const members: Record<string, object> = {
+      'grant.ended': { cause: 'undone', effect: 'immediate' },
+      'grant.failed': { detail: 'd' },
+      'grant.stuck': { tries: 10, detail: 'd' },
+      'grant.written_off': { reason: 'r' },
+    }
+    expect(await told(...of('grant_1', 'grant.ended'))).toEqual({
+      code: 0,
+      line: '  1 grant was to live in outside tools: 1 ended there.',
+      life: expect.objectContaining({ grants_issued: 1, outside_grants: { issued: 1, failed: 0, ended: 1, open: 0, overdue: 0, stuck: 0, written_off: 0 } }),
+    })
+    const all = [
+      ...of('grant_1', 'grant.ended'),
+      ...of('grant_2', 'grant.ended'),
+      ...of('grant_3', 'grant.failed'),
+      ...of('grant_4'),
+      ...of('grant_5', 'grant.activated'),
+      ...of('grant_6', 'grant.stuck'),
+      ...of('grant_7', 'grant.stuck', 'grant.written_off'),
+    ]
+    expect(await told(...all)).toEqual({
+      code: 0,
+      line: '  7 grants were to live in outside tools: 2 ended there; 1 came to nothing; 2 were not over by the last entry; 1 stuck, which the tool refused to end; 1 written off, whether or not anything lives.',
+      life: expect.objectContaining({ outside_grants: { issued: 7, failed: 1, ended: 2, open: 2, overdue: 0, stuck: 1, written_off: 1 } }),
+    })
+    const late = { ...issued({ expires_at: iso(20 * minute) }, {}, 10 * minute) }
+    expect((await told(...all, late)).line).toContain('2 were not over by the last entry, 2 of them past their time; 1 stuck')
   })
 
   test('names the entry that was changed', async () => {

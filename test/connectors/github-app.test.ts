@@ -1,4 +1,5 @@
 import { createHash, createPrivateKey, generateKeyPairSync } from 'node:crypto'
+import { setTimeout } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import { decodeJwt } from 'jose'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
@@ -337,9 +338,13 @@ describe('a mint whose answer was lost is unknown', () => {
   test('when it was slow', async () => {
     const { github, mint } = await open()
     github.fail(makeToken, { delayMs: 400 })
-    expect((await readFailure(mint('acme/website', ['issues.read'], AbortSignal.timeout(200)), github)).outcome).toBe('unknown')
+    const controller = new AbortController()
+    const minting = readFailure(mint('acme/website', ['issues.read'], controller.signal), github)
+    await vi.waitFor(() => expect(github.requests.map(({ method }) => method)).toContain('POST'), 5_000)
+    controller.abort()
+    expect((await minting).outcome).toBe('unknown')
     // It lives, and nobody has it.
-    expect(github.tokens()).toHaveLength(1)
+    await vi.waitFor(() => expect(github.tokens()).toHaveLength(1), 5_000)
   })
 
   test('and not when GitHub was slow before', async () => {
@@ -450,6 +455,7 @@ describe('an end', () => {
     ['a suspended installation', { status: 403, body: { message: 'This installation has been suspended' } }, { outcome: 'nothing_done', publicMessage: expect.stringContaining('is suspended') }],
     ['a limit', { status: 429, headers: { 'retry-after': '77' } }, { retryAfterSeconds: 77 }],
     ['500', { status: 500 }, { outcome: 'unknown' }],
+    ['500 that speaks of credentials', { status: 500, body: { message: 'Bad credentials' } }, { outcome: 'unknown' }],
     ['200', { status: 200, body: {} }, { outcome: 'unknown' }],
     ['a redirect', { status: 302, headers: { location: '/' } }, { outcome: 'unknown' }],
     ['a break', { cut: 'before' }, { outcome: 'unknown' }],
@@ -479,7 +485,13 @@ describe('an end', () => {
     const { github, mint, revoke } = await open()
     const { handle } = await mint()
     github.fail(endToken, { status: 401, body: { message: 'Bad credentials' } })
-    expect((await readFailure(revoke(handle, AbortSignal.timeout(200)), github)).outcome).toBe('unknown')
+    const controller = new AbortController()
+    const ending = readFailure(revoke(handle, controller.signal), github)
+    await vi.waitFor(() => expect(github.requests.at(-1)?.method).toBe('DELETE'), 5_000)
+    await setTimeout(100)
+    controller.abort()
+    expect((await ending).outcome).toBe('unknown')
+    expect(github.tokens()).toHaveLength(1)
   })
 
   test.each(['', '{}', 'ghs_only'])('with a handle that is none fails without showing it: %j', async (text) => {

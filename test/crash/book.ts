@@ -129,6 +129,8 @@ export function markOf(event: Readonly<Record<string, unknown>>): string | undef
     case 'grant.revoked':
       return of('grant')
     case 'grants.revoked':
+      // A workload that completes its task says nothing of its own.
+      return hasOperator(event) ? of('reason') : undefined
     case 'workload.suspended':
     case 'workload.resumed':
     case 'key.created':
@@ -140,4 +142,8 @@ export function markOf(event: Readonly<Record<string, unknown>>): string | undef
     default:
       return undefined
   }
+}
+
+function hasOperator({ actor }: Readonly<Record<string, unknown>>): boolean {
+  return typeof actor === 'object' && actor !== null && 'kind' in actor && actor.kind === 'operator'
 }

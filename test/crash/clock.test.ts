@@ -1,7 +1,7 @@
 import { expect, test, vi } from 'vitest'
 import { describeEngines } from '../harness.ts'
 import { replayAssertions } from './replays.ts'
-import { moveClock } from './site.ts'
+import { order } from './site.ts'
 import { readMarks, readSnapshot } from './snapshot.ts'
 import { beginTrial } from './trial.ts'
 
@@ -11,9 +11,9 @@ const tenMinutesMs = 600_000
 
 describeEngines('A clock that is moved under load', (engine) => {
   test('ten minutes forward and back lets nothing be used twice, and no time go back', async () => {
-    const trial = await beginTrial(engine, { serve: (site) => site.serveWithClock(0) })
+    const trial = await beginTrial(engine, { serve: (site) => site.serveWithHooks([]) })
     const { load, book, site } = trial
-    const move = (offMs: number) => load.moveClock(offMs, () => moveClock(trial.broker, offMs))
+    const move = (offMs: number) => load.moveClock(offMs, () => order(trial.broker, { offMs }))
     const readTimes = async () => (await readSnapshot(site, 0)).entries.map(({ time }) => Date.parse(time))
     await load.resume()
     await trial.untilTokens(40)

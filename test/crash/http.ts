@@ -1,11 +1,12 @@
 import { Agent, request } from 'node:http'
 
 export interface Request {
-  readonly method: 'GET' | 'POST' | 'PUT'
+  readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE'
   readonly path: string
   readonly form?: Readonly<Record<string, string>>
   readonly json?: unknown
   readonly bearer?: string
+  readonly headers?: Readonly<Record<string, string>>
 }
 
 /** An answer that was read to its end. */
@@ -37,11 +38,12 @@ const unsent: Answer = { status: 0, headers: {}, text: '', body: {} }
 export function createClient(port: number): Client {
   let agent = new Agent({ keepAlive: true, maxSockets: 256 })
   return {
-    send({ method, path, form, json, bearer }) {
+    send({ method, path, form, json, bearer, headers: others }) {
       const body = form === undefined ? (json === undefined ? undefined : JSON.stringify(json)) : new URLSearchParams(form).toString()
       const headers = {
         ...(body !== undefined && { 'content-type': form === undefined ? 'application/json' : 'application/x-www-form-urlencoded', 'content-length': Buffer.byteLength(body) }),
         ...(bearer !== undefined && { authorization: `Bearer ${bearer}` }),
+        ...others,
       }
       return new Promise((resolve) => {
         const outgoing = request({ host: '127.0.0.1', port, method, path, headers, agent, timeout: silenceMsMax }, (response) => {

@@ -5,6 +5,8 @@ import { markOf, report, type Book } from './book.ts'
 import { createKeptTree } from './kept-tree.ts'
 import type { Row, Snapshot } from './snapshot.ts'
 
+type Problems = Pick<Book, 'problems'>
+
 /** An event as its body has it. */
 export type Body = Readonly<Record<string, unknown>>
 
@@ -13,8 +15,10 @@ export interface KeptLog {
   readonly size: number
   /** The index of the entry with that mark. */
   readonly marks: ReadonlyMap<string, number>
-  /** Entries that issued a grant, by its id. */
+  /** Entries that issued a grant, or are the intent of one, by its id. */
   readonly issued: ReadonlyMap<string, Body>
+  /** Entries by which what an outside tool has made was given out, by the grant. */
+  readonly activated: ReadonlyMap<string, Body>
   /** The entry that ended that one grant. */
   readonly revoked: ReadonlyMap<string, number>
   /** Entries that ended many grants. */
@@ -27,15 +31,16 @@ export interface KeptLog {
   /** Those of which nothing is accepted any more from their replacement on. */
   readonly endedKids: ReadonlySet<string>
   /** Takes in what a snapshot from `size` on has, and reports what is not as it must be. */
-  follow(snapshot: Snapshot, book: Book): void
+  follow(snapshot: Snapshot, book: Problems): void
   /** Reports a checkpoint that is not of this log, and returns its size. */
-  checkNote(note: string, verifier: NoteVerifier, book: Book): number | undefined
+  checkNote(note: string, verifier: NoteVerifier, book: Problems): number | undefined
 }
 
 export function createKeptLog(): KeptLog {
   const tree = createKeptTree()
   const marks = new Map<string, number>()
   const issued = new Map<string, Body>()
+  const activated = new Map<string, Body>()
   const revoked = new Map<string, number>()
   const sweeps = new Map<number, Body>()
   const standing = new Map<string, 'active' | 'suspended'>()
@@ -44,7 +49,7 @@ export function createKeptLog(): KeptLog {
   let policyInForce: KeptLog['policyInForce']
   let lastTime = ''
 
-  function take(body: Body, index: number, book: Book): void {
+  function take(body: Body, index: number, book: Problems): void {
     const mark = markOf(body)
     if (mark !== undefined) {
       const before = marks.get(mark)
@@ -54,7 +59,11 @@ export function createKeptLog(): KeptLog {
     const text = (field: string): string => String(body[field])
     switch (body['type']) {
       case 'grant.issued':
+      case 'grant.minting':
         issued.set(text('grant'), body)
+        break
+      case 'grant.activated':
+        activated.set(text('grant'), body)
         break
       case 'grant.revoked':
         revoked.set(text('grant'), index)
@@ -82,7 +91,7 @@ export function createKeptLog(): KeptLog {
     }
   }
 
-  function takeRow(row: Row, book: Book): void {
+  function takeRow(row: Row, book: Problems): void {
     const wrong = (what: string): void => report(book, `entry ${row.index}: ${what}`)
     if (row.index !== tree.size) return wrong(`stands where entry ${tree.size} should`)
     const body = JSON.parse(row.body) as Body
@@ -102,6 +111,7 @@ export function createKeptLog(): KeptLog {
     },
     marks,
     issued,
+    activated,
     revoked,
     sweeps,
     standing,

@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { appendFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
@@ -6,11 +7,15 @@ import { createEmbeddedServer } from '../embedded-postgres.ts'
 
 /**
  * A PostgreSQL server that can be stopped in each of its ways and started again, in a process of its own. Its argument is a
- * folder, in which the data stay. Does what its parent says, one thing after another, and stops the server when the parent
+ * folder, in which the data stay, and what the server logs (`server.log`). Does what its parent says, one thing after another, and stops the server when the parent
  * goes away.
  */
 const [, , folder = ''] = process.argv
-const { server, data, start } = await createEmbeddedServer(folder, { connectionsMax: 100, persistent: true })
+const { server, data, start } = await createEmbeddedServer(folder, {
+  connectionsMax: 100,
+  persistent: true,
+  onLog: (text) => appendFileSync(join(folder, 'server.log'), text),
+})
 
 const signals = { fast: 'SIGINT', immediate: 'SIGQUIT' } as const
 type Order = 'start' | keyof typeof signals

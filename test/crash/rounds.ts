@@ -8,7 +8,7 @@ import { startKiller, type Killer } from './killer.ts'
 import { beginLifetime, createTried, type Lifetime, type Tried } from './lifetime.ts'
 import { startPostgres, type OwnPostgres } from './postgres.ts'
 import { createRandom, type Random } from './random.ts'
-import { describeEnd, moveClock, type Site } from './site.ts'
+import { describeEnd, order, type Site } from './site.ts'
 import { hasSession } from './snapshot.ts'
 
 export interface CrashOptions {
@@ -144,7 +144,7 @@ async function killUnderLoad({ random, killer, result }: Run, { load, book }: Li
   if (serving.hasClock) {
     await setTimeout(random.below(200))
     const offMs = 60_000 * (5 + random.below(10))
-    await load.moveClock(offMs, () => moveClock(broker, offMs))
+    await load.moveClock(offMs, () => order(broker, { offMs }))
     serving.clockMoved = true
     result.clockMoves++
     // By then its jobs have run, of which one forgets the replay marks of assertions that look expired.
@@ -164,7 +164,7 @@ async function startAgain(run: Run, life: Lifetime, serving: Serving): Promise<v
   while (random.chance(0.3)) await killEarly(run, life, clockMoved)
   const startedAtMs = Date.now()
   const hasClock = random.chance(0.12)
-  const broker = hasClock ? site.serveWithClock(0) : site.serve()
+  const broker = hasClock ? site.serveWithHooks([]) : site.serve()
   Object.assign(serving, { broker, hasClock, clockMoved: false } satisfies Serving)
   await life.open(broker)
   result.lastStartMs = Date.now() - startedAtMs

@@ -8,6 +8,7 @@ import type { Engine } from '../../src/storage/engine.ts'
 import { findFreePort } from '../free-port.ts'
 import { ownerUrl, runAsOwner, servingUrl, type Server } from '../template.ts'
 import { startChild, stintProgram, type Child, type Ended } from './child.ts'
+import type { Order } from './hooks.ts'
 import { createClient } from './http.ts'
 
 export const siteIssuer = 'https://stint.test'
@@ -27,8 +28,8 @@ export interface Site {
   migrate(admin: string): Child
   /** Starts a broker; another than the first is told on which port it listens. */
   serve(port?: number): Child
-  /** Starts one whose clock can be moved, and is off by that much at first. */
-  serveWithClock(offMs: number): Child
+  /** Starts one that takes orders: its clock can be moved, and it dies where it is told to. */
+  serveWithHooks(orders: readonly Exclude<Order, 'tick'>[]): Child
 }
 
 /** A fresh site. `folder` must exist; on PostgreSQL a database is made on the server. */
@@ -66,7 +67,7 @@ log: { level: warn }
     ownerUrl: place.env['STINT_MIGRATE_URL'] ?? '',
     migrate: (admin) => start(stintProgram, ['migrate', '--config', configFile, '--admin', admin]),
     serve: (on = port) => start(stintProgram, ['serve', '--config', on === port ? configFile : configure(on)]),
-    serveWithClock: (offMs) => start(fileURLToPath(new URL('broker-with-clock.ts', import.meta.url)), [configFile, String(offMs)], true),
+    serveWithHooks: (orders) => start(fileURLToPath(new URL('broker-with-hooks.ts', import.meta.url)), [configFile, JSON.stringify(orders)], true),
   }
 }
 
@@ -100,11 +101,12 @@ export async function openSite(site: Site, admin = 'ada'): Promise<string> {
   return out.trim()
 }
 
-/** Moves the clock of a broker that was started with one. */
-export async function moveClock(broker: Child, offMs: number): Promise<void> {
-  const moved = once(broker.process, 'message')
-  broker.process.send(offMs)
-  await moved
+/** Has a broker that takes orders do something, and waits until it has, or has ended. */
+export async function order(broker: Child, what: Order): Promise<void> {
+  const done = once(broker.process, 'message')
+  // It may end in this very moment.
+  broker.process.send(what, () => undefined)
+  await Promise.race([done, broker.ended])
 }
 
 /** Waits until the broker answers at all; throws where it ends before, or takes longer than a minute. */

@@ -12,7 +12,7 @@ export interface Snapshot {
   readonly checkpoints: readonly { readonly size: number; readonly root: Buffer; readonly note: string }[]
   /** Issued, or ended, by an entry of that index or a later one. */
   readonly grants: readonly { readonly id: string; readonly issuedIndex: number; readonly revokedIndex: number | null; readonly expiresAtMs: number }[]
-  readonly revocations: readonly { readonly index: number; readonly workload: string | null; readonly task: string | null }[]
+  readonly revocations: readonly { readonly index: number; readonly workload: string | null; readonly task: string | null; readonly tool: string | null }[]
   readonly workloads: ReadonlyMap<string, string>
   readonly policyInForce: { readonly hash: string; readonly index: number } | undefined
   readonly signingKids: ReadonlySet<string>
@@ -30,27 +30,27 @@ export interface Row {
  * Reads the database itself, on a connection that is closed again at once: one that stayed open would keep the next broker
  * from recovering the file as it does after a crash.
  */
-export async function readSnapshot({ engine, database }: Pick<Site, 'engine' | 'database'>, from: number): Promise<Snapshot> {
+export async function readSnapshot(site: Pick<Site, 'engine' | 'database'>, from: number): Promise<Snapshot> {
+  return readAtOnce(site, (tx) => read(tx, from))
+}
+
+/** The same for whatever is read, at one moment. */
+export async function readAtOnce<T>({ engine, database }: Pick<Site, 'engine' | 'database'>, look: (tx: Kysely<Schema>) => Promise<T>): Promise<T> {
   const db = engine === 'sqlite' ? openFile(database) : openUrl(database)
   try {
     const transaction = db.transaction()
     // SQLite has this isolation always, and no other.
     const isolated = engine === 'sqlite' ? transaction : transaction.setIsolationLevel('repeatable read')
-    return await isolated.execute((tx) => read(tx, from))
+    return await isolated.execute(look)
   } finally {
     await db.destroy()
   }
 }
 
 /** When each of the replay marks expires that are kept. */
-export async function readMarks({ engine, database }: Pick<Site, 'engine' | 'database'>): Promise<number[]> {
-  const db = engine === 'sqlite' ? openFile(database) : openUrl(database)
-  try {
-    const rows = await db.selectFrom('replay_mark').select('expires_at').execute()
-    return rows.map((row) => Date.parse(row.expires_at))
-  } finally {
-    await db.destroy()
-  }
+export async function readMarks(site: Pick<Site, 'engine' | 'database'>): Promise<number[]> {
+  const rows = await readAtOnce(site, (tx) => tx.selectFrom('replay_mark').select('expires_at').execute())
+  return rows.map((row) => Date.parse(row.expires_at))
 }
 
 /**
@@ -102,7 +102,7 @@ async function read(tx: Kysely<Schema>, from: number): Promise<Snapshot> {
     .select(['id', 'issued_index', 'revoked_index', 'expires_at'])
     .where((eb) => eb.or([eb('issued_index', '>=', from), eb('revoked_index', '>=', from)]))
     .execute()
-  const revocations = await tx.selectFrom('revocation').select(['idx', 'workload', 'task']).where('idx', '>=', from).execute()
+  const revocations = await tx.selectFrom('revocation').select(['idx', 'workload', 'task', 'tool']).where('idx', '>=', from).execute()
   const workloads = await tx.selectFrom('workload').select(['name', 'status']).execute()
   const inForce = await tx.selectFrom('policy_in_force').select(['hash', 'event_index']).executeTakeFirst()
   const keys = await tx.selectFrom('signing_key').select('kid').where('use', '=', 'token').execute()
@@ -123,7 +123,7 @@ async function read(tx: Kysely<Schema>, from: number): Promise<Snapshot> {
       revokedIndex: row.revoked_index === null ? null : Number(row.revoked_index),
       expiresAtMs: Date.parse(row.expires_at),
     })),
-    revocations: revocations.map(({ idx, workload, task }) => ({ index: Number(idx), workload, task })),
+    revocations: revocations.map(({ idx, workload, task, tool }) => ({ index: Number(idx), workload, task, tool })),
     workloads: new Map(workloads.map(({ name, status }) => [name, status])),
     policyInForce: inForce && { hash: inForce.hash, index: Number(inForce.event_index) },
     signingKids: new Set(keys.map(({ kid }) => kid)),

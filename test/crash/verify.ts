@@ -49,7 +49,7 @@ function compareToken(book: Book, log: KeptLog, token: HeldToken): void {
 }
 
 /** The rows that decide must be those that the log tells of: no more, no less, and no others. */
-export function compareState(snapshot: Snapshot, log: KeptLog, from: number, book: Book): void {
+export function compareState(snapshot: Snapshot, log: KeptLog, from: number, book: Pick<Book, 'problems'>): void {
   const { grants, revocations, workloads, policyInForce, signingKids } = snapshot
   const rows = new Map(grants.map((grant) => [grant.id, grant]))
   let issued = 0
@@ -68,7 +68,8 @@ export function compareState(snapshot: Snapshot, log: KeptLog, from: number, boo
   for (const [index, event] of log.sweeps) {
     if (index < from) continue
     const row = swept.get(index)
-    if (row === undefined || row.workload !== (event['workload'] ?? null) || row.task !== (event['task'] ?? null)) report(book, `the revocation of entry ${index} is not in force`)
+    const isSame = (['workload', 'task', 'tool'] as const).every((member) => row?.[member] === (event[member] ?? null))
+    if (!isSame) report(book, `the revocation of entry ${index} is not in force`)
     swept.delete(index)
   }
   for (const index of swept.keys()) report(book, `a revocation is in force that no entry ${index} tells of`)

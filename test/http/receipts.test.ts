@@ -3,6 +3,7 @@ import { decodeJwt } from 'jose'
 import pg from 'pg'
 import { expect, test } from 'vitest'
 import { leafHash } from '../../src/audit/encode.ts'
+import type { AuditEvent } from '../../src/audit/event.ts'
 import { formatSignature, parseNote, parseVerifierKey, type NoteVerifier } from '../../src/audit/note.ts'
 import { verifyReceipt, type Receipt } from '../../src/audit/receipt.ts'
 import { advanceCheckpoint } from '../../src/broker/checkpoints.ts'
@@ -10,7 +11,8 @@ import { commit } from '../../src/broker/commit.ts'
 import { insertCosignature } from '../../src/storage/checkpoints.ts'
 import { getToken, startBroker, type TestAgent, type TestBroker } from '../broker.ts'
 import { describeEngines } from '../harness.ts'
-import { note } from '../storage/changes.ts'
+import type { RowsChange } from '../../src/storage/change.ts'
+import { grantChange, note } from '../storage/changes.ts'
 import { unrecorded } from './admin-requests.ts'
 import { details, post } from './oauth-requests.ts'
 
@@ -48,6 +50,14 @@ async function fillLog({ broker }: TestBroker, count: number): Promise<void> {
 }
 
 const revoke = (broker: TestBroker, target: Record<string, string>) => broker.sendAsAdmin('POST', '/v1/revocations', target)
+
+/** The intent of a grant of `triage-bot` in an outside tool: the row and its event. */
+function intentChange(id: string, expiresAtMs: number): RowsChange {
+  const { grant, events: [issued] } = grantChange(id, { expiresAtMs })
+  if (grant === undefined || issued.type !== 'grant.issued') throw new Error('no grant')
+  const { audience: _audience, token_kid: _kid, ...asked } = issued
+  return { grant: { ...grant, tool: 'tickets' }, events: [{ ...asked, type: 'grant.minting', tool: 'tickets', connector: 'postgres', ends: 'immediate' }] }
+}
 
 /** Changes what is stored, guards or not, as whoever owns the database can. */
 async function tamper({ database }: TestBroker, statement: string): Promise<void> {
@@ -162,6 +172,35 @@ describeEngines('A receipt', (engine) => {
     expect(indexesOf(receipt)).toEqual([...range(first, first + 51), end, ...range(size - 50, size)])
     expect(receipt.left_out).toBe(size - first - 102)
     expect(verifyReceipt(receipt, broker.broker.checkpointKey.verifier).unproven[0]).toBe(`What ${size - first - 102} more entries about this grant say, which the broker has left out.`)
+  })
+
+  test('of a grant in an outside tool tells its life, whatever others have asked, and no revocation of many that came when it was over', async () => {
+    const broker = await startBroker(engine)
+    await broker.register('triage-bot')
+    const { ledger } = broker.broker
+    const grant = `grant_${'1'.padStart(26, '0')}`
+    const about = { workload: 'triage-bot', grant, tool: 'tickets' } as const
+    const sweep = { kind: 'stint', id: 'sweep' } as const
+    const spy = { type: 'access.refused', actor: { kind: 'workload', id: 'spy' }, workload: 'spy', grant, method: 'GET', route: '/v1/grants/:grant', proof_kid: 'k' } as const
+    const add = (...events: [AuditEvent, ...AuditEvent[]]) => ledger.append({ events })
+    const ask = () => Promise.all(Array.from({ length: 120 }, () => add(spy)))
+    await ledger.append(intentChange(grant, broker.clock.nowMs() + 10 * minuteMs))
+    await ask()
+    await add({ type: 'grant.activated', actor: sweep, ...about, reference: 'role_1' })
+    await ask()
+    broker.clock.advance(11 * minuteMs)
+    await revoke(broker, { workload: 'triage-bot' })
+    await add({ type: 'grant.stuck', actor: sweep, ...about, tries: 10, detail: 'It is down.' })
+    await add({ type: 'grant.retried', actor: sweep, ...about, reason: 'up' })
+    await ask()
+    await add({ type: 'grant.ended', actor: sweep, ...about, cause: 'expired', effect: 'immediate' })
+    await revoke(broker, { workload: 'triage-bot' })
+    await add({ type: 'orphan.ended', actor: sweep, tool: 'tickets', grant, reference: 'role_1' })
+    const receipt = await takeReceipt(broker, grant)
+    const types = typesOf(receipt)
+    expect(types.filter((type) => type !== 'access.refused')).toEqual(['grant.minting', 'grant.activated', 'grants.revoked', 'grant.stuck', 'grant.retried', 'grant.ended', 'orphan.ended'])
+    expect([types.length, receipt.left_out, indexesOf(receipt).toSorted((a, b) => a - b)]).toEqual([107, 260, indexesOf(receipt)])
+    expect(verifyReceipt(receipt, broker.broker.checkpointKey.verifier).unproven[0]).toContain('What 260 more entries about this grant say')
   })
 
   test('verifies at the borders of tiles, whatever the log has grown to', async () => {

@@ -157,3 +157,48 @@ describe('A record that was changed', () => {
     expect(mismatches).toEqual([{ path: 'ttl_seconds', recorded: 7200, replayed: 3600 }])
   })
 })
+
+describe('A record about an outside tool', () => {
+  const databaseYaml = `tool: orders
+connector: postgres
+sensitivity: low
+ttl: { default: 10m, max: 1h }
+actions:
+  read: { roles: [readers] }
+  purge: { roles: [owners], sensitivity: high }
+config:
+  url: { from: "env:ORDERS_URL" }
+  reassign_to: leavings
+`
+  const set = setOf(rules, [['tools/orders.yaml', databaseYaml]])
+  const replay = (entry: JsonObject) => replayDecision(createDecider(limits), set, entry)
+  const asked = requestOf({ tool: 'orders', actions: ['orders:read'], proof: 'stint_token' })
+  /** What the broker writes about it, before anything is made. */
+  const intent = { ...replaced(entryOf(set, asked), 'audience', undefined), type: 'grant.minting', connector: 'postgres', ends: 'immediate' }
+  const { connector: _connector, ends: _ends, ...renewed } = { ...intent, type: 'grant.renewed' }
+  const denied = entryOf(set, { ...asked, actions: ['orders:purge'], workload: { ...asked.workload, stage: 'sandbox' } })
+
+  test.each([intent, renewed, { ...intent, renews: 'grant_0' }, denied])('comes out the same: %#', (entry) => {
+    expect(replay(entry)).toEqual([])
+  })
+
+  test.each<[string, JsonObject, string[]]>([
+    ['a token for it', { ...intent, type: 'grant.issued' }, ['type']],
+    ['through another connector', { ...intent, connector: 'github-app' }, ['connector']],
+    ['through none', { ...renewed, type: 'grant.minting' }, ['connector']],
+    ['for an audience', { ...intent, audience: 'https://orders.example' }, ['audience']],
+    ['renewed through a connector', { ...renewed, connector: 'postgres' }, ['connector']],
+    ['that was to be denied', { ...denied, type: 'grant.minting', connector: 'postgres' }, ['type', 'connector']],
+    ['that was to be denied again', { ...denied, type: 'grant.renewed' }, ['type']],
+    ['that was to be allowed', { ...intent, type: 'grant.denied' }, ['type']],
+    ['by another proof', replaced(intent, 'decision.input.context.proof', 'password'), ['decision.input.context.proof']],
+  ])('is told: %s', (_, entry, paths) => {
+    expect(replay(entry).map(({ path }) => path)).toEqual(paths)
+  })
+
+  test('of a tool whose tokens Stint signs is told', () => {
+    const entry = entryOf(set, requestOf({ task: 't1' }))
+    expect(replay({ ...entry, type: 'grant.minting' }).map(({ path }) => path)).toEqual(['type'])
+    expect(replay({ ...entry, type: 'grant.renewed' }).map(({ path }) => path)).toEqual(['type'])
+  })
+})

@@ -14,16 +14,16 @@ const indexesOf = (database: Database) => async (query: Partial<EntryQuery>, bou
 /** A log with grants, notes and revocations of many that overlap in every way, and what each revocation picks. */
 async function fillLog(database: Database) {
   const { ledger, clock } = openLedger(database)
-  const selectors: readonly RevocationSelector[] = [{ task: '7' }, { workload: 'b' }, { beforeMs: startMs + 2001 }, { workload: 'a', task: '8' }]
+  const selectors: readonly RevocationSelector[] = [{ task: '7' }, { workload: 'b' }, { beforeMs: startMs + 2001 }, { workload: 'a', task: '8' }, { tool: 'github' }, { tool: 'nothing' }, { tool: 'github', workload: 'a' }]
   const revocations = new Map<number, RevocationSelector>()
   for (let i = 0; i < 60; i++) {
     if (i % 3 === 0) clock.advance(1000)
     const [workload = '', task] = [['a', '7'], ['b'], ['a', '8'], ['c', '7'], ['a']][i % 5] ?? []
-    const selector = selectors[(i / 6) % 4]
+    const selector = selectors[(i / 6) % selectors.length]
     if (i % 6 === 0 && selector !== undefined) {
       revocations.set(i, selector)
-      const { task, workload } = selector
-      const event = { type: 'grants.revoked', actor: { kind: 'operator', id: 'o' }, selector: {}, ...(task && { task }), ...(workload && { workload }) } as const
+      const { task, workload, tool } = selector
+      const event = { type: 'grants.revoked', actor: { kind: 'operator', id: 'o' }, selector: {}, ...(task && { task }), ...(workload && { workload }), ...(tool && { tool }) } as const
       await ledger.transact({
         apply: async (tx, { index }) => (await insertRevocation(tx, index, selector), { result: 0, events: [event], raisesEpoch: false }),
       })
@@ -42,12 +42,13 @@ async function fillLog(database: Database) {
       const own =
         (tool ?? row.tool) === row.tool && (workload ?? row.workload) === row.workload && (task ?? row.task) === row.task && (grant ?? row.grant_id) === row.grant_id
       const selector = revocations.get(row.idx)
-      if (own || selector === undefined || tool !== undefined || (workload ?? task ?? grant) === undefined) return own
+      if (own || selector === undefined || (tool !== undefined && selector.tool !== tool) || (workload ?? task ?? grant) === undefined) return own
       const concerns = (workload === undefined || (selector.workload ?? workload) === workload) && (task === undefined || (selector.task ?? task) === task)
       if (grant === undefined || !concerns) return concerns
       if (granted === undefined || granted.idx >= row.idx) return false
       return (
         (selector.workload ?? granted.workload) === granted.workload &&
+        (selector.tool ?? granted.tool) === granted.tool &&
         (selector.task === undefined || selector.task === granted.task) &&
         (selector.beforeMs === undefined || Date.parse(granted.time) < selector.beforeMs)
       )

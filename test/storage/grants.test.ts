@@ -41,7 +41,7 @@ describeEngines('Grants', (engine) => {
     await ledger.append({ events: [note()] })
     await ledger.append(grantChange('grant_1', { task: 'ticket-7', expiresAtMs: startMs + 1 }))
     await ledger.append(grantChange('grant_2'))
-    const expected = { workload: 'triage-bot', tool: 'github', audience: 'https://api.github.test' }
+    const expected = { workload: 'triage-bot', tool: 'github', audience: 'https://api.github.test', actions: ['issues.read'], issuedAtMs: startMs }
     const first = { ...expected, id: 'grant_1', task: 'ticket-7', issuedIndex: 1, expiresAtMs: startMs + 1 }
     expect(await findGrant(database.read, 'grant_1')).toEqual(first)
     expect(await findGrant(database.read, 'grant_2')).toEqual({ ...expected, id: 'grant_2', issuedIndex: 2, expiresAtMs: startMs + 600_000 })

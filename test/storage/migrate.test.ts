@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import SqliteDatabase from 'better-sqlite3'
-import type { Kysely } from 'kysely'
+import { sql, type Kysely } from 'kysely'
 import { Migrator, type Migration } from 'kysely/migration'
 import pg from 'pg'
 import { expect, inject, onTestFinished, test } from 'vitest'
@@ -44,7 +44,7 @@ describeEngines('Migrations', (engine) => {
     await runAsOwner(files, 'delete from schema_migration')
     await expect(checkMigrated(database.read, engine)).rejects.toMatchObject({
       code: 'config_invalid',
-      publicMessage: 'the database lacks 0001-foundation, 0002-operation, 0003-proof: run `stint migrate` first',
+      publicMessage: 'the database lacks 0001-foundation, 0002-operation, 0003-proof, 0004-credentials: run `stint migrate` first',
     })
   })
 
@@ -62,7 +62,7 @@ describeEngines('Migrations', (engine) => {
 test('A database that was never migrated lacks everything', async () => {
   const database = openSqlite({ file: join(createTestFolder(), 'stint.db') })
   await expect(checkMigrated(database.read, 'sqlite')).rejects.toMatchObject({ code: 'config_invalid' })
-  expect(await migrate(database.maintenance, 'sqlite')).toEqual(['0001-foundation', '0002-operation', '0003-proof'])
+  expect(await migrate(database.maintenance, 'sqlite')).toEqual(['0001-foundation', '0002-operation', '0003-proof', '0004-credentials'])
   await checkMigrated(database.read, 'sqlite')
   await database.close()
 })
@@ -74,7 +74,7 @@ test('Migrations of SQLite that do not come to their end leave nothing, so that 
   await expect(migrate(database.maintenance, 'sqlite')).rejects.toThrow('table checkpoint already exists')
   expect(await tables()).toEqual(['checkpoint'])
   await database.maintenance.schema.dropTable('checkpoint').execute()
-  expect(await migrate(database.maintenance, 'sqlite')).toEqual(['0001-foundation', '0002-operation', '0003-proof'])
+  expect(await migrate(database.maintenance, 'sqlite')).toEqual(['0001-foundation', '0002-operation', '0003-proof', '0004-credentials'])
   await database.close()
 })
 
@@ -115,8 +115,9 @@ describeEngines('A log from before checkpoints', (engine) => {
     for (let i = 0; i < 300; i++) await ledger.append(i % 3 === 0 ? grantChange(`grant_${i}`) : { events: [note(`${i}`)] })
     const before = await checkLog(owner.read)
     expect(before).toHaveLength(301)
+    await sql`insert into revocation (idx, workload, task, before_time) values (7, 'old-bot', null, null)`.execute(owner.maintenance)
 
-    expect(await migrate(owner.maintenance, engine)).toEqual(['0003-proof'])
+    expect(await migrate(owner.maintenance, engine)).toEqual(['0003-proof', '0004-credentials'])
     if (engine === 'postgres') await grantPrivileges(owner.maintenance, servingRole)
     await ledger.close()
     await owner.close()
@@ -125,6 +126,7 @@ describeEngines('A log from before checkpoints', (engine) => {
     const beside = { database: files, clock: createTestClock(startMs), adminCredential: '' } as TestBroker
     const broker = await startBroker(engine, { beside })
     const { read } = broker.broker.database
+    expect(await read.selectFrom('revocation').selectAll().execute()).toEqual([{ idx: 7, workload: 'old-bot', task: null, before_time: null, tool: null }])
     const after = await checkLog(read)
     expect(after.slice(0, 301)).toEqual(before)
     expect(after.slice(301)).toMatchObject([{ use: 'seal' }, { use: 'token' }, { use: 'checkpoint', alg: 'Ed25519' }])

@@ -125,7 +125,7 @@ describe.skipIf(server.missing !== undefined)(`The PostgreSQL role${where}`, () 
       'set role postgres',
       'alter role stint_app superuser',
       'delete from schema_migration',
-      `update grants set expires_at = '2099-01-01T00:00:00.000Z'`,
+      `update grants set actions = '[]'`,
       `update signing_key set public_jwk = '{}'`,
       'delete from operator',
       'delete from workload_key',

@@ -16,13 +16,15 @@ export interface EmbeddedOptions {
   readonly persistent: boolean
   /** Of its superuser, `postgres`. */
   readonly password?: string
+  /** Takes what the server logs. */
+  readonly onLog?: (text: string) => void
 }
 
 /**
  * A PostgreSQL server whose data are in this folder. For a process of its own: the library's exit hooks would make any other
  * exit with 0, whatever happened in it.
  */
-export async function createEmbeddedServer(folder: string, { connectionsMax, persistent, password = 'owner-password' }: EmbeddedOptions): Promise<EmbeddedServer> {
+export async function createEmbeddedServer(folder: string, { connectionsMax, persistent, password = 'owner-password', onLog = () => {} }: EmbeddedOptions): Promise<EmbeddedServer> {
   // Run by root, the server has a user of its own, who must be able to walk through.
   await chmod(folder, 0o711)
   const data = join(folder, 'postgres')
@@ -38,7 +40,7 @@ export async function createEmbeddedServer(folder: string, { connectionsMax, per
     createPostgresUser: process.getuid?.() === 0,
     initdbFlags: ['--locale=C', '--encoding=UTF8'],
     postgresFlags: ['-c', `max_connections=${connectionsMax}`, '-c', 'listen_addresses=127.0.0.1', '-c', 'unix_socket_directories='],
-    onLog: () => {},
+    onLog,
     onError: () => {},
   })
   return {

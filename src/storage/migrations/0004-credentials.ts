@@ -67,7 +67,8 @@ const sqliteGuard = [
   'drop trigger grants_end_once',
   `create trigger grants_end_once before update on grants
     when old.revoked_index is not null or new.id <> old.id or new.workload <> old.workload or new.tool <> old.tool
-      or new.issued_index <> old.issued_index or new.issued_at <> old.issued_at or new.expires_at < old.expires_at
+      or new.actions <> old.actions or new.issued_index <> old.issued_index or new.issued_at <> old.issued_at
+      or (new.revoked_index is null and new.expires_at <= old.expires_at)
       or (new.revoked_index is not null and new.expires_at <> old.expires_at)
     begin select raise(abort, 'grants are renewed, or end once'); end`,
 ]
@@ -78,7 +79,8 @@ const postgresGuard = [
       set search_path = pg_catalog, %1$I, pg_temp as $body$
     begin
       if old.revoked_index is not null or new.id <> old.id or new.workload <> old.workload or new.tool <> old.tool
-        or new.issued_index <> old.issued_index or new.issued_at <> old.issued_at or new.expires_at < old.expires_at
+        or new.actions <> old.actions or new.issued_index <> old.issued_index or new.issued_at <> old.issued_at
+        or (new.revoked_index is null and new.expires_at <= old.expires_at)
         or (new.revoked_index is not null and new.expires_at <> old.expires_at) then
         raise exception 'grants are renewed, or end once';
       end if;

@@ -1,0 +1,60 @@
+import { grantStates, isOver, type GrantState } from '../../src/grant/grant.ts'
+import type { Site } from './site.ts'
+import { readAtOnce } from './snapshot.ts'
+
+/** What Stint's database knows of one grant in the tool. */
+export interface StoredGrant {
+  readonly grant: string
+  readonly workload: string
+  readonly task: string
+  readonly state: GrantState
+  readonly issuedIndex: number
+  readonly revokedIndex: number | undefined
+  readonly expiresAtMs: number
+  readonly dueAtMs: number | undefined
+  readonly problem: string | undefined
+}
+
+/** All grants whose credential lives in the tool, or did, by their ids. */
+export async function readStoredGrants(site: Pick<Site, 'engine' | 'database'>): Promise<Map<string, StoredGrant>> {
+  const rows = await readAtOnce(site, (tx) =>
+    tx
+      .selectFrom('credential')
+      .innerJoin('grants', 'grants.id', 'credential.grant_id')
+      .select(['grants.id', 'grants.workload', 'grants.task', 'grants.issued_index', 'grants.revoked_index', 'grants.expires_at', 'credential.state', 'credential.due_at', 'credential.problem'])
+      .execute(),
+  )
+  return new Map(
+    rows.map((row) => [
+      row.id,
+      {
+        grant: row.id,
+        workload: row.workload,
+        task: row.task ?? '',
+        state: toState(row.state),
+        issuedIndex: Number(row.issued_index),
+        revokedIndex: row.revoked_index === null ? undefined : Number(row.revoked_index),
+        expiresAtMs: Date.parse(row.expires_at),
+        dueAtMs: row.due_at === null ? undefined : Date.parse(row.due_at),
+        problem: row.problem ?? undefined,
+      },
+    ]),
+  )
+}
+
+function toState(text: string): GrantState {
+  const state = grantStates.find((one) => one === text)
+  if (state === undefined) throw new Error(`a grant is ${text}`)
+  return state
+}
+
+/** Whether it is alive at that time: active, and nothing has ended it. */
+export function isLive({ state, revokedIndex, expiresAtMs }: StoredGrant, nowMs: number): boolean {
+  return state === 'active' && revokedIndex === undefined && expiresAtMs > nowMs
+}
+
+/** Those that were neither alive nor over at that time; what has expired since then may be on its way. */
+export function findUnfinished(stored: ReadonlyMap<string, StoredGrant>, atMs: number): StoredGrant[] {
+  const hasExpiredSince = ({ state, revokedIndex, expiresAtMs }: StoredGrant): boolean => state === 'ending' && revokedIndex === undefined && expiresAtMs > atMs
+  return [...stored.values()].filter((one) => !isLive(one, atMs) && !isOver(one.state) && !hasExpiredSince(one))
+}
