@@ -1,7 +1,7 @@
 import { formatTime } from '../kernel/clock.ts'
 import { grantState, isOver } from '../grant/grant.ts'
 import { BrokerError } from '../kernel/errors.ts'
-import { findCredential } from '../storage/credentials.ts'
+import { findCredential, type StoredCredential } from '../storage/credentials.ts'
 import { findGrant } from '../storage/grants.ts'
 import { deleteExpiredRepeats, findRepeat, writeRepeat } from '../storage/idempotency-keys.ts'
 import type { Place } from '../storage/change.ts'
@@ -94,9 +94,13 @@ async function endEarlier(broker: Broker, credentials: ClientCredentials, grant:
   const { read } = broker.database
   const [stored, credential] = [await findGrant(read, grant), await findCredential(read, grant)]
   if (stored === undefined || isOver(grantState(stored, broker.ledger.nowMs(), credential?.state))) return
-  const until = formatTime(credential?.diesAtMs ?? stored.expiresAtMs)
-  const how = credential?.diesAtMs === undefined ? 'its end is tried again and again; ask for it' : `it may live until ${until}`
-  throw new BrokerError({ code: 'conflict', publicMessage: `What this Idempotency-Key gave before, ${grant}, is not ended yet: ${how}, or take a new key.` })
+  const publicMessage = `What this Idempotency-Key gave before, ${grant}, is not ended yet: ${describeDelay(credential)}. Ask again then, or take a new key.`
+  throw new BrokerError({ code: 'conflict', publicMessage })
+}
+
+function describeDelay(credential: StoredCredential | undefined): string {
+  if (credential?.diesAtMs !== undefined) return `it may live until ${formatTime(credential.diesAtMs)}`
+  return credential?.state === 'stuck' ? 'its tool has refused it too often, and an admin has to look' : 'its end is tried again and again by itself'
 }
 
 const forgottenPerCommit = 500

@@ -41,7 +41,7 @@ export async function endWithoutRecord(broker: Broker, revocation: Unrecorded, r
     // Held: what this database says is not to be acted on.
     if (!(error instanceof BrokerError) || error.code !== 'unavailable' || broker.ledger.held !== undefined) throw error
     const { revocations } = broker.unrecorded
-    if (revocations.length < revocationsMax) revocations.push(revocation)
+    if (revocations.length < revocationsMax) revocations.push({ ...revocation, target: asOfNow(revocation.target, broker.ledger.nowMs()) })
     const ended = await endListed(broker, await listUnrecorded(broker, revocation.target))
     const publicMessage =
       ended.length === 0
@@ -49,6 +49,11 @@ export async function endWithoutRecord(broker: Broker, revocation: Unrecorded, r
         : `The log cannot be written. ${ended.length} credentials were ended in their tools all the same, which is recorded once it can be; tokens that Stint signed are not revoked yet. Ask again when the log can be written.`
     throw new BrokerError({ code: 'unavailable', publicMessage, extra: { ended_outside: ended }, cause: error })
   }
+}
+
+/** What is granted after it was asked for is not meant, however late it is recorded. */
+function asOfNow(target: RevocationTarget, nowMs: number): RevocationTarget {
+  return 'grant' in target ? target : { ...target, beforeMs: target.beforeMs ?? nowMs }
 }
 
 async function listUnrecorded(broker: Broker, target: RevocationTarget): Promise<string[]> {

@@ -5,7 +5,6 @@ import type { CompletedTask, EndedGrant, GrantRecord, GrantRequest, LentGrant, P
 import { endingMsMax, pathOfGrant, readEndedGrant, readEndedGrants, readGrant } from './grants.ts'
 import type { ApiAnswer, ApiRequest } from './http.ts'
 import { readLentGrant, readProlongedGrant } from './lent-grant.ts'
-import { encodeSegment } from './path.ts'
 
 /** What an agent may do about its own grants: a part of `AgentClient`. */
 export interface OwnGrantMethods {
@@ -50,8 +49,7 @@ export function createOwnGrantMethods(send: SendProven): OwnGrantMethods {
     giveBackGrant: async (grant) => readEndedGrant((await send({ method: 'DELETE', path: pathOfGrant(grant), timeoutMsDefault: endingMsMax })).body),
     showGrant: async (grant) => readGrant((await send({ method: 'GET', path: pathOfGrant(grant) })).body),
     async completeTask(task) {
-      const path = `/v1/tasks/${encodeSegment(task, 'the name of the task')}/complete`
-      const { body } = await send({ method: 'POST', path, timeoutMsDefault: endingMsMax })
+      const { body } = await send({ method: 'POST', path: `/v1/tasks/${encodeTask(task)}/complete`, timeoutMsDefault: endingMsMax })
       const { grants, audit_index: index } = readObject(body, { grants: 'array', audit_index: 'number?' }, 'a completed task')
       return { grants: readEndedGrants(grants), ...(typeof index === 'number' && { audit_index: index }) }
     },
@@ -77,6 +75,13 @@ function describeRequest({ tool, actions, target, ttlSeconds, task, reason, idem
 function checkTtl(ttlSeconds: number | undefined): void {
   if (ttlSeconds === undefined || (Number.isSafeInteger(ttlSeconds) && ttlSeconds >= 1)) return
   throw clientError('invalid_option', 'ttlSeconds must be a whole number of seconds, at least 1.')
+}
+
+/** A task's name may have slashes, which are the path's own. Empty and dot segments would vanish on the way. */
+function encodeTask(task: string): string {
+  const segments = task.split('/')
+  if (segments.every((segment) => segment !== '' && segment !== '.' && segment !== '..')) return segments.map(encodeURIComponent).join('/')
+  throw clientError('invalid_option', 'a task of this name cannot be completed as one, for no path can name it: give its grants back one by one.')
 }
 
 /** Whether the request may have been carried out although no answer came. */

@@ -3,12 +3,15 @@ import pg from 'pg'
 import { ConnectorError } from './connector.ts'
 import { retryConflicts, runInTransaction, type PostgresServer, type Session } from './postgres-connection.ts'
 import { isConflict, isLost, quoteAnswer, sqlState } from './postgres-failure.ts'
+import type { RootUrl } from './postgres-url.ts'
 
 const { escapeIdentifier, escapeLiteral } = pg
 
 export interface RoleToEnd {
   readonly name: string
   readonly reassignTo: string
+  /** Where it was made, as `describePlace` says it, as far as that is known. */
+  readonly place?: string
 }
 
 /** What of a role keeps it from being dropped, once no session of it is left. */
@@ -28,7 +31,7 @@ export async function endRole(server: PostgresServer, role: RoleToEnd, signal: A
     server.run('end', signal, async (session) => {
       for (;;) {
         const oid = await findRole(session, role.name)
-        if (oid === undefined && (await isNameFree(session, role.name))) return
+        if (oid === undefined && (await isNameFree(session, role.name))) return judgePlace(session, role)
         if (oid === undefined) continue
         try {
           await disableRole(session, role.name, oid)
@@ -40,6 +43,18 @@ export async function endRole(server: PostgresServer, role: RoleToEnd, signal: A
       }
     }),
   )
+}
+
+/** That a server does not have the role says nothing of the server on which it was made. */
+function judgePlace({ root }: Session, { name, place = describePlace(root) }: RoleToEnd): void {
+  if (place === describePlace(root)) return
+  const publicMessage = `The role ${name} was made at ${place}, and is not at ${describePlace(root)}, which the tool's URL names now: an admin sees whether it is gone there, and writes the grant off.`
+  throw new ConnectorError({ outcome: 'nothing_done', publicMessage })
+}
+
+/** A server, as `host:port`. */
+export function describePlace({ host, port }: RootUrl): string {
+  return `${host}:${port}`
 }
 
 async function findRole({ query }: Session, name: string): Promise<number | undefined> {
@@ -172,7 +187,7 @@ async function look({ query }: Session, oid: number): Promise<Seen> {
 async function endSessions(session: Session, name: string, oid: number): Promise<void> {
   for (let round = 1; ; round++) {
     const { sessions, starting } = await look(session, oid)
-    if (sessions === 0 && (!starting || round > 5)) return
+    if (sessions === 0 && (!starting || round > 3)) return
     if (round > 2 * roundsMax) {
       const publicMessage = `${sessions} of its sessions have not ended yet, though the server was told to end them.`
       throw new ConnectorError({ outcome: 'nothing_done', publicMessage, retryAfterSeconds: 5 })

@@ -5,7 +5,7 @@ import type { PostgresAction, PostgresConfig } from '../policy/kinds/postgres.ts
 import { ConnectorError, type Connector, type Minted } from './connector.ts'
 import { checkServer } from './postgres-check.ts'
 import { createPostgresServer } from './postgres-connection.ts'
-import { endRole } from './postgres-end.ts'
+import { describePlace, endRole } from './postgres-end.ts'
 import { listRoles, makeRole, nameRole, prolongRole } from './postgres-roles.ts'
 import { formatUrl, type RootUrl } from './postgres-url.ts'
 import { createScramVerifier } from './scram-verifier.ts'
@@ -45,8 +45,8 @@ export const postgresConnector: Connector = {
         )
         return describeCredential(root, name, password)
       },
-      async revoke({ grant }, signal) {
-        await endRole(server, { name: nameOf(grant), reassignTo: config.reassign_to }, signal)
+      async revoke({ grant, handle }, signal) {
+        await endRole(server, { name: nameOf(grant), reassignTo: config.reassign_to, ...(handle && { place: handle.reveal() }) }, signal)
         return { status: 'ended' }
       },
       check: (signal) => checkServer(server, { config, groups, actions }, signal),
@@ -74,11 +74,12 @@ function refuseHeir({ name }: Tool, { reassign_to: heir }: PostgresConfig, group
  * As node-postgres and libpq name things: `new pg.Client(credential)` and `psql "$connectionString"` take it unmodified, and
  * psql the environment. Where the root URL does not speak of TLS, the server is known to speak it, and nobody need do without.
  */
-function describeCredential({ host, port, database, sslmode: asked }: RootUrl, user: string, password: Secret): Minted {
-  const sslmode = asked ?? 'require'
+function describeCredential(root: RootUrl, user: string, password: Secret): Minted {
+  const { host, port, database, sslmode = 'require' } = root
   return {
     credential: { host, port, database, user, password, sslmode, connectionString: formatUrl({ host, port, database, user, password, sslmode }) },
     environment: { PGHOST: host, PGPORT: String(port), PGDATABASE: database, PGUSER: user, PGPASSWORD: password, PGSSLMODE: sslmode },
     reference: user,
+    handle: new Secret(describePlace(root)),
   }
 }

@@ -44,6 +44,7 @@ function isNormalSegment(segment: string): boolean {
   } catch {
     return false
   }
-  // Two spellings are usual, as browsers and programs escape a little more or less.
-  return (encodeURI(text) === segment || encodeURIComponent(text) === segment) && !/[/\\;?#\p{Cc}]/u.test(text)
+  // Two spellings are usual, as browsers and programs escape a little more or less. A `#` that is escaped stays so on the
+  // way, for no path has one: names of tasks do.
+  return (encodeURI(text) === segment || encodeURIComponent(text) === segment) && !segment.includes('#') && !/[/\\;?\p{Cc}]/u.test(text)
 }

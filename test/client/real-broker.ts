@@ -1,3 +1,4 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { getRequestListener } from '@hono/node-server'
 import { createAdminClient, type AdminClient } from '../../src/client/admin.ts'
 import { systemClock } from '../../src/kernel/clock.ts'
@@ -33,16 +34,23 @@ permit (principal in Team::"support", action == Action::"tickets:delete", resour
 `,
 }
 
+export type RealBrokerOptions = Pick<BrokerOptions, 'signIn' | 'anchors' | 'policies' | 'env'> & {
+  /** Sees each request first, may hold it up, and returns true where it has taken it from the broker. */
+  readonly intercept?: (request: IncomingMessage, response: ServerResponse) => Promise<boolean>
+}
+
 /** A whole broker that listens on a free port of this machine, by the machine's clock; gone after the test. */
-export async function startRealBroker(options: Pick<BrokerOptions, 'signIn' | 'anchors'> = {}): Promise<RealBroker> {
+export async function startRealBroker(options: RealBrokerOptions = {}): Promise<RealBroker> {
+  const { intercept, ...rest } = options
   let broker: TestBroker | undefined
   // The issuer is where the broker listens, and that is known only now.
-  const url = await listen((request, response) => {
+  const url = await listen(async (request, response) => {
+    if ((await intercept?.(request, response)) === true) return
     if (broker === undefined) throw new Error('the broker is not there yet')
     void getRequestListener(broker.app.fetch)(request, response)
   })
   const policies = new Map(Object.entries(policyFiles))
-  broker = await startBroker('sqlite', { issuer: url, development: true, clock: systemClock, policies, ...options })
+  broker = await startBroker('sqlite', { issuer: url, development: true, clock: systemClock, policies, ...rest })
   const operator = broker.adminCredential
   return { url, operator, admin: createAdminClient({ url, token: operator }), broker }
 }

@@ -75,14 +75,14 @@ describe.skipIf(missing !== undefined)('the end of a PostgreSQL role', () => {
         while (!over) {
           const agent = new pg.Client(credential)
           agent.on('error', () => undefined)
-          await agent.connect().then(
-            async () => {
-              entered++
-              await agent.query(`begin; alter role current_user password 'mine'`).catch(() => undefined)
-              await setTimeout(5)
-            },
-            () => undefined,
-          )
+          try {
+            await agent.connect()
+            entered++
+            await agent.query(`begin; alter role current_user password 'mine'`)
+            await setTimeout(5)
+          } catch {
+            // Cut, or not let in.
+          }
           void agent.end().catch(() => undefined)
         }
       })
@@ -221,6 +221,20 @@ describe.skipIf(missing !== undefined)('the end of a PostgreSQL role', () => {
     const tool = site.open()
     const grant = newGrant()
     for (let i = 0; i < 3; i++) expect(await tool.revoke({ grant }, within())).toEqual({ status: 'ended' })
+  })
+
+  test('a role that was made on another server is not said to have ended', async () => {
+    const site = await createSite()
+    const grant = newGrant()
+    const tool = site.open()
+    const { handle } = await tool.mint(request(tool, { grant }), within())
+    const moved = site.open({ url: site.rootUrl.replace('127.0.0.1', 'localhost') })
+    // By another name the same server: there it is, and ends.
+    expect(await moved.revoke({ grant, ...(handle && { handle }) }, within())).toEqual({ status: 'ended' })
+    expect((await failure(moved.revoke({ grant, ...(handle && { handle }) }, within()))).publicMessage).toMatch(
+      /was made at 127\.0\.0\.1:\d+, and is not at localhost:\d+, which the tool's URL names now: an admin/,
+    )
+    expect(await tool.revoke({ grant, ...(handle && { handle }) }, within())).toEqual({ status: 'ended' })
   })
 
   test('ten ends of one grant at once all succeed', async () => {

@@ -88,7 +88,9 @@ export async function revokeWorkload(loading: Loading, admin: Admin, workload: s
 async function change(loading: Loading, admin: Admin, mark: string, request: Omit<Request, 'bearer'>, refusals: readonly number[] = []): Promise<Answer | undefined> {
   const asked: Change = loading.book.ask(mark)
   const answer = await send(loading, admin, request, refusals)
-  if (answer === undefined || cameToNothing(answer)) settle(asked, answer)
+  // A revocation that could not be recorded is kept in mind, and recorded once it can be.
+  if (answer?.status === 503 && mark.startsWith('grants.revoked ')) asked.told = 'unanswered'
+  else if (answer === undefined || cameToNothing(answer)) settle(asked, answer)
   else if (answer.status >= 300) asked.told = 'refused'
   else {
     asked.told = 'done'

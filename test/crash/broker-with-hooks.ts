@@ -1,4 +1,5 @@
 import { writeSync } from 'node:fs'
+import { flushCompileCache } from 'node:module'
 import type { Waypoint } from '../../src/broker/waypoints.ts'
 import { createStderrLog, readConfig } from '../../src/cli/serve.ts'
 import { startProduction } from '../../src/main.ts'
@@ -35,6 +36,8 @@ for (const order of JSON.parse(first) as Exclude<Order, 'tick'>[]) {
 const config = readConfig(file)
 const log = createStderrLog({ err: (text) => void process.stderr.write(text) }, config.log.level)
 const running = await startProduction(config, process.env, log, { nowMs: () => Date.now() + offMs }, pass)
+// It may not live to do so at its end.
+flushCompileCache()
 process.on('message', (order) => {
   // Its parent sends no others.
   void obey(order as Order).then(() => process.send?.('done'))

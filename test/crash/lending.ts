@@ -103,7 +103,7 @@ export function createLendingLoad({ port, book, random, adminCredential, tool }:
 
   async function cut(): Promise<void> {
     if (book.cutting) book.counts.cuts += await tool.cutRoot(random.chance(0.7))
-    await setTimeout(5 + random.below(100))
+    await setTimeout(40 + random.below(300))
   }
 
   for (let i = 0; i < 8; i++) gate.run(() => tryOn(workAsAgent))

@@ -57,7 +57,7 @@ log: { level: warn }
     return file
   }
   const configFile = configure(port)
-  const start = (script: string, args: readonly string[], ipc = false): Child => startChild(script, { args, env: place.env, cwd: folder, ipc })
+  const start = (script: string, args: readonly string[]): Child => startChild(script, { args, env: place.env, cwd: folder })
   return {
     engine,
     folder,
@@ -67,7 +67,14 @@ log: { level: warn }
     ownerUrl: place.env['STINT_MIGRATE_URL'] ?? '',
     migrate: (admin) => start(stintProgram, ['migrate', '--config', configFile, '--admin', admin]),
     serve: (on = port) => start(stintProgram, ['serve', '--config', on === port ? configFile : configure(on)]),
-    serveWithHooks: (orders) => start(fileURLToPath(new URL('broker-with-hooks.ts', import.meta.url)), [configFile, JSON.stringify(orders)], true),
+    serveWithHooks: (orders) =>
+      startChild(fileURLToPath(new URL('broker-with-hooks.ts', import.meta.url)), {
+        args: [configFile, JSON.stringify(orders)],
+        // It is started again and again: what the first one has compiled saves the others a third of their time.
+        env: { ...place.env, NODE_COMPILE_CACHE: join(folder, 'compiled') },
+        cwd: folder,
+        ipc: true,
+      }),
   }
 }
 
