@@ -4,9 +4,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { Engine } from '../src/storage/engine.ts'
+import { runLendingRounds, type LendingReport } from '../test/crash/lending-rounds.ts'
 import { runCrashRounds, type CrashReport } from '../test/crash/rounds.ts'
 
-const help = `Usage: npm run crash -- [--engine both] [--rounds 200] [--seconds 1800] [--seed N] [--json FILE]
+const help = `Usage: npm run crash -- [--connectors] [--engine both] [--rounds 200] [--seconds 1800] [--seed N] [--json FILE]
 
 Runs a broker in production mode, uses it hard, kills it with SIGKILL at a random
 moment (from 5 ms to 2 s after its first answer, while it starts, while it
@@ -26,9 +27,23 @@ system still has. So this does not test that what is committed survives a loss o
 power: for that, trust fsync (SQLite runs with synchronous=FULL; PostgreSQL is
 refused with fsync or synchronous_commit off).
 
+With --connectors the broker lends roles of a real PostgreSQL, renews them and ends
+them, and dies at random and at every point between the steps of lending and ending
+(each as often as any other), also while it clears what the one before has left; now
+and then its connections to the tool are cut. After each start and one sweep:
+
+  - no role and no session of one is there without a live grant
+  - every credential that a client has read is in the log; it works while its grant
+    is alive, and is refused from the answer on that says that it was ended
+  - of one idempotency key no two credentials are alive
+  - no grant is left between two states, and none is stuck
+  - the offline verifier accepts the log
+
 Options:
+  --connectors   lending and ending roles of PostgreSQL, as above
   --engine E     sqlite, postgres, or both (default; PostgreSQL is started for it)
-  --rounds N     kills under load for each engine (default 200)
+  --rounds N     kills under load for each engine (default 200); with
+                 --connectors the engine is that of Stint's own database
   --seconds S    begins no round after so many for each engine (default 1800)
   --seed N       what is done when; the same again for the same number, but for
                  what the speed of the machine decides
@@ -38,6 +53,7 @@ Ends with 1 where something was wrong; the database is kept then.
 `
 
 const options = {
+  connectors: { type: 'boolean', default: false },
   engine: { type: 'string', default: 'both' },
   rounds: { type: 'string', default: '200' },
   seconds: { type: 'string', default: '1800' },
@@ -77,6 +93,30 @@ function sum(numbers: Readonly<Record<string, number>>): number {
   return Object.values(numbers).reduce((total, n) => total + n, 0)
 }
 
+function tellLendingRound({ engine, rounds, kills, orphans, counts }: LendingReport): void {
+  const line = `${engine}: round ${rounds}, ${sum(kills)} kills, ${counts.received} credentials received, ${orphans.found} orphans found and ${orphans.cleared} cleared`
+  if (onTerminal) process.stdout.write(`\r\x1b[K${line}`)
+  else if (rounds % 10 === 0) console.log(line)
+}
+
+function tellLendingEnd(report: LendingReport): void {
+  const { engine, seed, rounds, databases, kills, killsWhileRecovering, missed, clockMoves, entries, orphans, sweepsMore, slowestStartMs, counts, seconds, problems } = report
+  if (onTerminal) process.stdout.write('\r\x1b[K')
+  const byPoint = Object.entries(kills).map(([point, count]) => `${count} ${point.replaceAll('_', ' ')}`)
+  console.log(`
+${engine}: ${rounds} rounds on ${databases} databases in ${seconds.toFixed(0)} s (seed ${seed})
+  killed         ${sum(kills)} times: ${byPoint.join(', ')}
+                 ${killsWhileRecovering} of them while clearing what the one before had left; ${missed} points were not reached in time
+  clock moved    ${clockMoves} times under load, and over the leases after each start
+  grants         ${counts.asked} asked for, ${counts.received} received, ${counts.unanswered} requests of all kinds unanswered, ${counts.repeated} sent again under their key
+  in use         ${counts.logins} logins, ${counts.renewed} renewals, ${counts.givenBack} given back, ${counts.revocations} orders by an admin, ${counts.refusedLogins} logins refused of what was ended
+  cut            ${counts.cuts} connections to the tool, ${counts.toolFailures} requests failed by it
+  orphans        ${orphans.found} roles found after a start without a live grant, ${orphans.cleared} cleared by the sweep (${sweepsMore} more sweeps for what was put off)
+  checked        ${entries} entries
+  slowest start  ${slowestStartMs} ms
+  ${problems.length === 0 ? 'nothing lost, nothing left' : `WRONG:\n    ${problems.join('\n    ')}`}`)
+}
+
 function tellEnd(report: CrashReport): void {
   const { engine, seed, rounds, databases, kills, clockMoves, counts, tried, slowestStartMs, seconds, problems } = report
   if (onTerminal) process.stdout.write('\r\x1b[K')
@@ -109,16 +149,23 @@ if (values.help) {
       stopping.abort()
     })
   }
-  const reports: CrashReport[] = []
+  const reports: (CrashReport | LendingReport)[] = []
   for (const engine of chosen) {
     if (stopping.signal.aborted) break
-    const report = await runCrashRounds({ engine, ...limits, seed, folder, onRound: tellRound, signal: stopping.signal })
-    reports.push(report)
-    tellEnd(report)
+    const run = { engine, ...limits, seed, folder, signal: stopping.signal }
+    if (values.connectors) {
+      const report = await runLendingRounds({ ...run, onRound: tellLendingRound })
+      reports.push(report)
+      tellLendingEnd(report)
+    } else {
+      const report = await runCrashRounds({ ...run, onRound: tellRound })
+      reports.push(report)
+      tellEnd(report)
+    }
   }
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(reports, undefined, 2)}\n`)
   const wrong = reports.some(({ problems }) => problems.length > 0)
-  if (wrong) console.log(`\nThe database is kept in ${folder}. Again: npm run crash -- --seed ${seed}`)
+  if (wrong) console.log(`\nThe database is kept in ${folder}. Again: npm run crash --${values.connectors ? ' --connectors' : ''} --seed ${seed}`)
   else rmSync(folder, { recursive: true })
   process.exitCode = wrong ? 1 : 0
 }

@@ -15,7 +15,7 @@ import { forgetSessions } from './broker/sessions.ts'
 import type { SignInSettings } from './broker/sign-in.ts'
 import { createCustody } from './broker/custody.ts'
 import { forgetRepeats } from './broker/idempotency.ts'
-import { revokeGrants } from './broker/revoke.ts'
+import { revokeOnRecord } from './broker/revoke.ts'
 import { createSecretReader } from './broker/secrets.ts'
 import { sweep } from './broker/sweep.ts'
 import { createTools, instanceOf } from './broker/tools.ts'
@@ -199,7 +199,7 @@ export async function compose(parts: Parts): Promise<Composition> {
     { name: 'look at the policy folder', everyMs: 1_500, run: async () => (policiesStarted ? policyFolder?.look() : startPolicies()) },
     { name: 'end what is to end', everyMs: 500, run: () => sweep(broker).then(() => undefined) },
     { name: 'mark secrets that were lost', everyMs: 5_000, run: () => custody.sweep() },
-    { name: 'record what was ended unrecorded', everyMs: 2_000, run: () => recordUnrecorded(broker, ({ caller, target, reason }) => revokeGrants(broker, caller, target, reason)) },
+    { name: 'record what was ended unrecorded', everyMs: 2_000, run: () => recordUnrecorded(broker, ({ caller, target, reason }) => revokeOnRecord(broker, caller, target, reason)) },
     { name: 'forget idempotency keys', everyMs: 3_600_000, run: () => forgetRepeats(broker) },
     { name: 'keep review dates', everyMs: 5_000, run: () => keepReviewDates(broker) },
     { name: 'rotate signing keys', everyMs: 10_000, run: () => advanceSigningKeys(broker) },

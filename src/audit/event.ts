@@ -2,7 +2,7 @@ import type { JsonObject } from './encode.ts'
 
 /**
  * Who caused an event: an operator by id, a person who signed in by the issuer's subject (`oidc:…`), a workload by name, or
- * Stint itself (`start`, `schedule`, `migrate`, `reload`).
+ * Stint itself (`start`, `schedule`, `migrate`, `reload`, `custody`).
  */
 export interface Actor extends JsonObject {
   readonly kind: 'operator' | 'workload' | 'stranger' | 'stint'

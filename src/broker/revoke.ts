@@ -29,13 +29,13 @@ export type RevocationTarget =
 /**
  * What became of one grant. `revoked`: it has ended by this call, with `effect`. `already_ended`: before it. `retrying`: the
  * tool has not confirmed it yet and is asked again. `lives_until`: nobody can end it before `untilMs`. `stuck`: the tool has
- * refused so often that an admin has to look.
+ * refused so often that an admin has to look. `written_off`: one has, and it may live.
  */
 export interface RevokedGrant {
   readonly grant: string
   readonly workload: string
   readonly tool: string
-  readonly outcome: 'revoked' | 'already_ended' | 'retrying' | 'lives_until' | 'stuck'
+  readonly outcome: 'revoked' | 'already_ended' | 'retrying' | 'lives_until' | 'stuck' | 'written_off'
   readonly effect: Effect
   readonly untilMs?: number
   readonly problem?: string
@@ -65,7 +65,12 @@ const workersPerToolMax = 4
  * `invalid_input` for a time to come; `unavailable` where it cannot be recorded, which says what was ended all the same.
  */
 export async function revokeGrants(broker: Broker, caller: Caller, target: RevocationTarget, reason: string | undefined): Promise<RevocationReport> {
-  return endWithoutRecord(broker, { caller, target, reason }, () => ('grant' in target ? revokeOne(broker, caller, target.grant, reason) : revokeMany(broker, caller, target, reason)))
+  return endWithoutRecord(broker, { caller, target, reason }, () => revokeOnRecord(broker, caller, target, reason))
+}
+
+/** The same, or nothing: where it cannot be recorded, nothing is ended. */
+export function revokeOnRecord(broker: Broker, caller: Caller, target: RevocationTarget, reason: string | undefined): Promise<RevocationReport> {
+  return 'grant' in target ? revokeOne(broker, caller, target.grant, reason) : revokeMany(broker, caller, target, reason)
 }
 
 async function revokeOne(broker: Broker, caller: Caller, id: string, reason: string | undefined): Promise<RevocationReport> {
@@ -181,8 +186,9 @@ async function describeOne(broker: Broker, id: string, by: { readonly first: num
   const { workload, tool, revokedIndex = -1 } = grant
   const common = { grant: id, workload, tool, effect: credential?.effect ?? 'introspection' } as const
   const ours = by !== undefined && revokedIndex >= by.first && revokedIndex <= by.last
-  if (isOver(state)) return { ...common, outcome: ours ? 'revoked' : 'already_ended' }
   const problem = credential?.problem === undefined ? {} : { problem: credential.problem }
+  if (state === 'written_off') return { ...common, outcome: 'written_off', ...problem }
+  if (isOver(state)) return { ...common, outcome: ours ? 'revoked' : 'already_ended' }
   if (state === 'stuck') return { ...common, outcome: 'stuck', ...problem }
   if (credential?.diesAtMs !== undefined && credential.handle === undefined) return { ...common, outcome: 'lives_until', untilMs: credential.diesAtMs, ...problem }
   if (credential?.diesAtMs !== undefined && credential.dueAtMs === credential.diesAtMs) return { ...common, outcome: 'lives_until', untilMs: credential.diesAtMs, ...problem }

@@ -37,5 +37,6 @@ async function unstick(broker: Broker, caller: Caller, id: string, step: 'retrie
   })
   const [grant] = await endAndDescribe(broker, [id], { first: index, last: index })
   if (grant === undefined) throw new Error(`the grant ${id} is gone`)
-  return { grant, auditIndex: index }
+  // It was stuck until this: what has ended it did so after it was asked here.
+  return { grant: grant.outcome === 'already_ended' ? { ...grant, outcome: 'revoked' } : grant, auditIndex: index }
 }

@@ -89,14 +89,20 @@ export async function endUnclaimed(broker: Broker, id: string): Promise<boolean>
   }
 }
 
-/** Records what was revoked while the log could not be written. */
-export async function recordUnrecorded(broker: Broker, revoke: (revocation: Unrecorded) => Promise<unknown>): Promise<void> {
+/**
+ * Records what was revoked while the log could not be written; where it still cannot be, tools that did not answer then are
+ * told again. `record` throws `unavailable` rather than put a revocation off once more.
+ */
+export async function recordUnrecorded(broker: Broker, record: (revocation: Unrecorded) => Promise<unknown>): Promise<void> {
   const { revocations, ended } = broker.unrecorded
   for (let first = revocations[0]; first !== undefined; first = revocations[0]) {
     try {
-      await revoke(first)
+      await record(first)
     } catch (error) {
-      if (error instanceof BrokerError && error.code === 'unavailable') return
+      if (error instanceof BrokerError && error.code === 'unavailable') {
+        for (const { target } of revocations) await endListed(broker, await listUnrecorded(broker, target))
+        return
+      }
       broker.log.warn('a revocation could not be recorded afterwards', { error })
     }
     revocations.shift()

@@ -12,19 +12,20 @@ export const receiptCommand: Command = {
   help: `Usage: stint audit receipt GRANT [--output FILE] [--json]
 
 Gives one file with all that the log says about a grant: that it was issued, by
-which decision, and how it was ended. It verifies alone, with nothing but the
-public key of the log: see stint audit verify. Who has no other log than this
-file can be sure that its entries are in the log, word for word; not that the
-log has no others about the grant.
+which decision, how it was ended and by whom, and of a credential in an outside
+tool whether the tool has confirmed that. It verifies alone, with nothing but
+the public key of the log: see stint audit verify. Who has no other log than
+this file can be sure that its entries are in the log, word for word; not that
+the log has no others about the grant.
 
 Options:
   --output FILE  write to this new file, mode 0600. Without it, to standard
                  output
   --json         with --output: print what was written as JSON
 
-GRANT is the grant's id, grant_…: the jti of its token, and in each entry about
-it. A grant that very many have asked about gets the first and the last entries,
-and the receipt says how many are left out.
+GRANT is the grant's id, grant_…: in the answer that gave it, in each entry about
+it, and the jti of a token that Stint signed. Of very many that have asked about
+it the receipt has the first and the last, and says how many are left out.
 
 ${connectionHelp}
 Examples:

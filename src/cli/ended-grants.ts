@@ -3,9 +3,9 @@ import { formatInstant, formatTable, printable } from './terminal.ts'
 
 const rowsMax = 20
 
-/** Whether nothing more has to be done about it, as far as the broker can tell. */
+/** Whether nothing more has to be done about it: it has ended, or an admin has taken it upon himself. */
 export function isOver({ outcome }: EndedGrant): boolean {
-  return outcome === 'revoked' || outcome === 'already_ended'
+  return outcome === 'revoked' || outcome === 'already_ended' || outcome === 'written_off'
 }
 
 /** The exit code of whatever was to end all of these: 1 where one of them has not ended. */
@@ -27,6 +27,8 @@ export function describeEnded({ outcome, effect, until, problem }: EndedGrant): 
       return `lives until ${formatInstant(until ?? 'its own time')}, nobody can end it before${why}`
     case 'stuck':
       return `stuck, nobody tries any more (see: stint grants retry --help)${why}`
+    case 'written_off':
+      return 'written off: it may live, as an admin has decided'
     default:
       return printable(String(outcome))
   }

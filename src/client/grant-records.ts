@@ -59,12 +59,12 @@ export interface ProlongedGrant {
 }
 
 /** What can become of a grant that is to end. */
-export type Outcome = 'revoked' | 'already_ended' | 'retrying' | 'lives_until' | 'stuck'
+export type Outcome = 'revoked' | 'already_ended' | 'retrying' | 'lives_until' | 'stuck' | 'written_off'
 
 /**
  * What became of one grant that was to end, as the API shows it. `revoked`: it has ended by this, with `effect`.
  * `already_ended`: before. `retrying`: the tool has not confirmed it yet and is asked again. `lives_until`: nobody can end it
- * before `until`. `stuck`: the tool has refused so often that an admin has to look.
+ * before `until`. `stuck`: the tool has refused so often that an admin has to look. `written_off`: one has, and it may live.
  */
 export interface EndedGrant {
   readonly grant: string

@@ -68,7 +68,7 @@ export const revokedGrantAnswer = z.strictObject({
   grant: z.string(),
   workload: z.string(),
   tool: z.string(),
-  outcome: z.enum(['revoked', 'already_ended', 'retrying', 'lives_until', 'stuck']),
+  outcome: z.enum(['revoked', 'already_ended', 'retrying', 'lives_until', 'stuck', 'written_off']),
   effect: z.enum(effects),
   until: z.iso.datetime().optional().describe('It cannot be ended before that.'),
   problem: z.string().optional().describe('Why the tool has not ended it yet.'),

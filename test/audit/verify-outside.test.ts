@@ -233,6 +233,7 @@ describe('The life of a grant in an outside tool', () => {
     const over = 60 * minute
     const log = bodiesOf([
       ...base,
+      ownToken(),
       intent({ grant: first }),
       made({ grant: first }),
       intent({ grant: second }),
@@ -246,6 +247,8 @@ describe('The life of a grant in an outside tool', () => {
     const known = judge(ended('expired', { grant: first }, over))
     expect(known).toMatchObject({ problems: [], life: { outside: { issued: 2, ended: 2, open: 0 } } })
     expect(judge(ended('revoked', { grant: first }, over)).problems).toMatchObject([{ what: `ends the grant ${first} as revoked, which nobody had revoked` }])
+    expect(judge(issued({ ...byToken, expires_at: iso(over + lateMs) }, {}, over)).problems).toMatchObject([{ what: `is proven by a token of the grant ${own}, which was over` }])
+    expect(judge(refused('grant.refused', { ...byToken, code: 'c', detail: 'd', atMs: over })).problems).toEqual([])
     // One that is over has not to be known any more.
     expect(judge(ended('revoked', { grant: second }, over)).problems).toMatchObject([{ what: `is about the grant ${second}, which was over` }])
     expect(judge(late({ ...end(), grant: second }, over)).problems).toMatchObject([{ what: `ends the grant ${second}, which was over` }])

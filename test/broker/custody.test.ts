@@ -208,6 +208,17 @@ describeEngines('Custody', (engine) => {
     expect(await typesOf(broker)).toEqual(['secret.stored', 'tool.needs_reconnection', 'secret.stored'])
   })
 
+  test('says once that a tool needs reconnection, also where a slow process finds it again', async () => {
+    const { broker, one, other, read } = await prepare(engine)
+    await problemOf(lend(one, async () => {
+      broker.clock.advance(600_000)
+      await other.sweep()
+      throw new ConnectorError({ outcome: 'unknown', publicMessage: 'The answer was cut off.' })
+    }))
+    expect((await read()).state).toBe('used_up')
+    expect(await typesOf(broker)).toEqual(['secret.stored', 'tool.needs_reconnection'])
+  })
+
   test('keeps what an admin puts while the old one is in use, whatever becomes of that', async () => {
     for (const end of ['replaced', 'lost', 'refused', 'used up'] as const) {
       const { broker, one, other, read } = await prepare(engine)

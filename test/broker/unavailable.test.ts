@@ -1,5 +1,3 @@
-import { sql } from 'kysely'
-import pg from 'pg'
 import { describe, expect, test, vi } from 'vitest'
 import { openPostgres } from '../../src/storage/postgres.ts'
 import { getToken, startBroker, type TestAgent, type TestBroker } from '../broker.ts'
@@ -7,6 +5,7 @@ import { describeEngines, describePostgres } from '../harness.ts'
 import { countGrants, isActive, post, type Endpoint } from '../http/oauth-requests.ts'
 import { startTcpProxy } from '../storage/tcp-proxy.ts'
 import { readExposition } from '../telemetry/exposition.ts'
+import { setReadOnly } from './read-only.ts'
 
 /** Every OAuth request, with assertions that are kept, so that they can be sent again. */
 function requests(agent: TestAgent, token: string): [Endpoint, Record<string, string>][] {
@@ -32,27 +31,6 @@ async function expectRecovered(broker: TestBroker, sent: ReturnType<typeof reque
   const statuses = []
   for (const [endpoint, form] of sent) statuses.push((await post(broker, endpoint, { form })).status)
   expect(statuses).toEqual([200, 400, 400, 200, 200])
-}
-
-/** Makes the log impossible to write, and possible again. Returns once this process reads again. */
-async function setReadOnly({ broker: { database }, database: { ownerLocation } }: TestBroker, readOnly: boolean): Promise<void> {
-  const state = readOnly ? 'on' : 'off'
-  if (database.engine === 'sqlite') {
-    await sql.raw(`pragma query_only = ${state}`).execute(database.maintenance)
-    return
-  }
-  const url = new URL(ownerLocation)
-  const name = url.pathname.slice(1)
-  // From another database, so that this connection does not count as one of its own.
-  url.pathname = '/postgres'
-  const owner = new pg.Client({ connectionString: url.href })
-  await owner.connect()
-  await owner.query(`alter database ${name} set default_transaction_read_only = ${state}`)
-  // It is for new connections, so the old ones go. The pool finds that out one by one.
-  await owner.query('select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = $1', [name])
-  await owner.end()
-  const select = () => sql`select 1`.execute(database.read)
-  await vi.waitFor(() => Promise.all(Array.from({ length: 8 }, select)), { timeout: 10_000 })
 }
 
 async function readReadiness(broker: TestBroker): Promise<[status: number, body: unknown]> {

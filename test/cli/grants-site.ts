@@ -1,5 +1,8 @@
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { sweep } from '../../src/broker/sweep.ts'
+import { endTriesMax } from '../../src/grant/lifetime.ts'
+import { formatTime } from '../../src/kernel/clock.ts'
 import { startRealBroker, policyFiles, type RealBroker } from '../client/real-broker.ts'
 import { createSite, type Site } from '../connectors/postgres-tool.ts'
 import { startProgram, type Program } from '../program.ts'
@@ -87,4 +90,11 @@ config:
       await postgres.admin(`select pg_terminate_backend(pid) from pg_stat_activity where usename = $1`, [postgres.root])
     },
   }
+}
+
+/** Lets the last try to end these grants be the one that is under way: what fails again is stuck. */
+export async function makeStuck({ broker }: GrantsSite): Promise<void> {
+  const { database } = broker.broker
+  await database.maintenance.updateTable('credential').set({ tries: endTriesMax - 1, due_at: formatTime(0) }).where('state', '=', 'ending').execute()
+  await sweep(broker.broker)
 }

@@ -134,13 +134,14 @@ describe('the clients against a broker', () => {
     const agent = createAgentClient({ url, workload: 'bot', key })
     const ask = (task: string) => agent.requestToken({ actions: ['tickets:read'], task })
     const [first, second] = [await ask('one'), await ask('two')]
-    expect(await admin.revokeGrants({ task: 'one', reason: 'test' })).toMatchObject({ revoked: 1, effect: 'introspection' })
+    const revoked = { tool: 'tickets', workload: 'bot', outcome: 'revoked', effect: 'introspection' }
+    expect(await admin.revokeGrants({ task: 'one', reason: 'test' })).toMatchObject({ revoked: 1, more: false, grants: [revoked] })
     expect((await agent.introspect(first.accessToken)).active).toBe(false)
     const { active, jti } = await agent.introspect(second.accessToken)
     expect(active).toBe(true)
     const grant = String(jti)
     expect(await admin.revokeGrants({ grant })).toMatchObject({ revoked: 1, already_ended: 0 })
-    expect(await admin.revokeGrants({ grant })).toMatchObject({ revoked: 0, already_ended: 1 })
+    expect(await admin.revokeGrants({ grant })).toMatchObject({ revoked: 0, already_ended: 1, grants: [{ grant, outcome: 'already_ended' }] })
     await expect(admin.revokeGrants({})).rejects.toMatchObject({ code: 'invalid_input' })
   })
 

@@ -118,7 +118,7 @@ describe('a token', () => {
 
   test('can do all that any of the actions needs', async () => {
     const { github, mint } = await open()
-    const { token } = await mint('acme/website', ['issues.read', 'issues.write', 'code.read'])
+    const { token } = await mint('acme/website', ['issues.write', 'issues.read', 'code.read'])
     expect(github.requests.find(({ method }) => method === 'POST')?.body).toEqual({ repositories: ['website'], permissions: { issues: 'write', contents: 'read' } })
     const bearer = token?.reveal() ?? ''
     expect(await call(github, bearer, '/repos/acme/website/issues', newIssue)).toBe(201)

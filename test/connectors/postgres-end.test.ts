@@ -69,10 +69,10 @@ describe.skipIf(missing !== undefined)('the end of a PostgreSQL role', () => {
     for (let round = 0; round < 5; round++) {
       const { credential, role, end } = await lend(site)
       const [oid] = await site.admin<{ oid: number }>('select oid from pg_roles where rolname = $1', [role])
-      let over = false
+      const loop = { over: false }
       let entered = 0
       const loops = Array.from({ length: 3 }, async () => {
-        while (!over) {
+        while (!loop.over) {
           const agent = new pg.Client(credential)
           agent.on('error', () => undefined)
           try {
@@ -91,7 +91,7 @@ describe.skipIf(missing !== undefined)('the end of a PostgreSQL role', () => {
       const before = entered
       expect(await site.admin('select pid, usename, usesysid from pg_stat_activity where usesysid = $1', [oid?.oid])).toEqual([])
       await setTimeout(100)
-      over = true
+      loop.over = true
       await Promise.all(loops)
       expect(entered).toBe(before)
     }

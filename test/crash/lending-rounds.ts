@@ -31,6 +31,8 @@ export interface LendingOptions {
   /** One of its own unless it says otherwise. */
   readonly server?: Server
   readonly roundsPerDatabase?: number
+  /** How brokers are killed, each as often as the next; `allPlans` unless it says otherwise. */
+  readonly plans?: readonly Plan[]
   readonly onRound?: (report: LendingReport) => void
   readonly signal?: AbortSignal
 }
@@ -65,7 +67,7 @@ export interface LendingReport {
  * round in which something was wrong.
  */
 export async function runLendingRounds(options: LendingOptions): Promise<LendingReport> {
-  const { engine, seed, folder } = options
+  const { engine, seed, folder, plans = allPlans } = options
   const result: LendingReport = {
     engine,
     seed,
@@ -84,7 +86,7 @@ export async function runLendingRounds(options: LendingOptions): Promise<Lending
     problems: [],
   }
   mkdirSync(folder, { recursive: true, mode: 0o711 })
-  const run: Run = { ...options, result, random: createRandom(seed), killer: await startKiller(), beganMs: performance.now(), plans: [] }
+  const run: Run = { ...options, result, random: createRandom(seed), killer: await startKiller(), beganMs: performance.now(), plans, left: [] }
   const own = options.server === undefined ? await startPostgres(folder) : undefined
   const server = options.server ?? own
   try {
@@ -102,15 +104,19 @@ interface Run extends LendingOptions {
   readonly random: Random
   readonly killer: Killer
   readonly beganMs: number
+  readonly plans: readonly Plan[]
   /** What is left of the present turn of all plans. */
-  plans: Plan[]
+  left: Plan[]
 }
 
 /** How the next broker is killed: at a point, a little after it while the tool is at work, or at random. */
-type Plan = { readonly point: Waypoint; readonly later: boolean } | 'at random'
+export type Plan = { readonly point: Waypoint; readonly later: boolean } | 'at random'
 
-const plans: readonly Plan[] = [
-  ...waypoints.map((point) => ({ point, later: false })),
+/** At every point between the steps. */
+export const pointPlans: readonly Exclude<Plan, string>[] = waypoints.map((point) => ({ point, later: false }))
+
+const allPlans: readonly Plan[] = [
+  ...pointPlans,
   { point: 'outside_called', later: true },
   { point: 'end_called', later: true },
   ...Array.from({ length: 4 }, () => 'at random' as const),
@@ -123,8 +129,8 @@ function namePlan(plan: Plan): string {
 
 /** Each as often as any other, in an order of chance. */
 function takePlan(run: Run): Plan {
-  if (run.plans.length === 0) run.plans = [...plans]
-  const [plan = 'at random'] = run.plans.splice(run.random.below(run.plans.length), 1)
+  if (run.left.length === 0) run.left = [...run.plans]
+  const [plan = 'at random'] = run.left.splice(run.random.below(run.left.length), 1)
   return plan
 }
 
@@ -210,7 +216,7 @@ async function playRound(run: Run, life: Life): Promise<void> {
   if (book.problems.length === 0) await tryLent(load)
 }
 
-const pointMsMax = 4_000
+const pointMsMax = 10_000
 
 async function killUnderLoad(run: Run, life: Life): Promise<void> {
   const { random, killer, result } = run

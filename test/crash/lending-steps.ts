@@ -57,16 +57,19 @@ export async function borrow(lending: Lending, asked: Asked): Promise<void> {
   const { agent, body, key } = asked
   const orders = [...book.orders]
   asked.pending++
-  book.counts.asked++
   const answer = await sendAs(lending, agent, { method: 'POST', path: '/v1/grants', json: body, ...(key !== undefined && { headers: { 'idempotency-key': key } }) })
   asked.pending--
+  if (answer?.status === 0) {
+    if (asked.unanswered && key !== undefined) book.toRepeat.add(asked)
+    return
+  }
+  book.counts.asked++
   if (answer === undefined) {
     // Asked again later, which ends whatever has come of it.
     asked.unanswered = true
     if (key !== undefined) book.toRepeat.add(asked)
     return
   }
-  if (answer.status === 0) return
   if (answer.status === 201) return takeLent(lending, asked, answer)
   // Whether the earlier one of the same key was ended is for the log to say.
   asked.unanswered = true

@@ -84,8 +84,7 @@ export function createLendingLoad({ port, book, random, adminCredential, tool }:
 
   async function repeat(asked: Lent['asked'] | undefined): Promise<void> {
     if (asked === undefined) return
-    book.toRepeat.delete(asked)
-    book.counts.repeated++
+    if (book.toRepeat.delete(asked)) book.counts.repeated++
     await borrow(lending, asked)
   }
 
