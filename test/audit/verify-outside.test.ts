@@ -103,6 +103,7 @@ const bad: [string, Event[], string][] = [
   ['an intent without a grant', [intent({ grant: undefined })], 'does not say which grant is to be made, through which connector'],
   ['an intent without a promise', [intent({ ends: 'somehow' })], 'does not say how the grant is to end before its time'],
   ['an intent that goes on from nothing', [intent({ renews: 'grant_x' })], 'is about the grant grant_x, which was not issued before'],
+  ['a token that goes on from nothing, after one that goes on from none', [issued(), issued({ renews: 'grant_x' })], 'is about the grant grant_x, which was not issued before'],
   ["an intent that goes on from another's", [issued({ grant: own, workload: 'other' }), intent({ renews: own })], `is about the grant ${own}, which was other's`],
   ['made twice', [intent(), made(), made()], misplaced('active', 7)],
   ['made after it failed', [intent(), failed(), made()], misplaced('failed', 7)],
@@ -240,8 +241,9 @@ describe('The life of a grant in an outside tool', () => {
       made({ grant: second }),
       { ...end(), grant: second },
       { ...ended('revoked'), grant: second },
-      ...tokens(10_001, 0),
-      ...tokens(2, over),
+      // The 10,000th one has what is over forgotten.
+      ...tokens(9_990, 0),
+      ...tokens(20, over),
     ])
     const judge = (last: Event) => judgeBodies([...log, ...bodiesOf([last], log.length)])
     const known = judge(ended('expired', { grant: first }, over))

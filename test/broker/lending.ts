@@ -52,7 +52,7 @@ forbid (principal, action == Action::"ledger:purge", resource);
 
 /** The catalog and the rules of a broker that lends roles of this site. */
 export function writePolicies({ reader, writer, heir }: Pick<Site, 'reader' | 'writer' | 'heir'>, config = ''): ReadonlyMap<string, string> {
-  const ledger = `tool: ledger
+  const write = (tool: string, url: string) => `tool: ${tool}
 connector: postgres
 sensitivity: low
 ttl: { default: 10m, max: 1h }
@@ -61,18 +61,19 @@ actions:
   write: { roles: [${writer}] }
   purge: { roles: [${writer}] }
 config:
-  url: { from: "env:LEDGER_URL" }
+  url: { from: "env:${url}" }
   reassign_to: ${heir}
   private_network: true
   ${config}
 `
-  return new Map(Object.entries({ ...tokenTools, 'tools/ledger.yaml': ledger }))
+  return new Map(Object.entries({ ...tokenTools, 'tools/ledger.yaml': write('ledger', 'LEDGER_URL'), 'tools/archive.yaml': write('archive', 'ARCHIVE_URL') }))
 }
 
 export async function startLending(engine: Engine, { config, ...options }: Pick<BrokerOptions, 'pass' | 'rootKey'> & { readonly config?: string } = {}): Promise<Lending> {
   const site = await createSite()
   const wire = await startTcpProxy(site.server.port)
-  const env: Record<string, string> = { LEDGER_URL: site.rootUrl.replace(`:${site.server.port}/`, `:${wire.port}/`) }
+  // The tool `archive` is the same server, by a way that never fails.
+  const env: Record<string, string> = { LEDGER_URL: site.rootUrl.replace(`:${site.server.port}/`, `:${wire.port}/`), ARCHIVE_URL: site.rootUrl }
   const policies = writePolicies(site, config)
   const broker = await startBroker(engine, { policies, env, ...options })
   const lending = { broker, agent: await broker.register('bot'), site, wire, env, policies }
@@ -195,3 +196,9 @@ export async function lifeOf(broker: TestBroker, grant: string): Promise<string[
 }
 
 export const minuteMs = 60_000
+
+/** Gives each call to a tool no more than that much time, in this process and of the machine's clock. */
+export function hurryCalls({ broker }: TestBroker, msMax: number): void {
+  const { tools } = broker
+  Object.assign(broker, { tools: { ...tools, call: (tool, body) => tools.call(tool, body, msMax) } satisfies typeof tools })
+}

@@ -9,6 +9,12 @@ const commands = [
   'token',
   'token introspect',
   'token revoke',
+  'grant',
+  'grant show',
+  'grant renew',
+  'grant give-back',
+  'task',
+  'task complete',
   'key',
   'key create',
   'key public',
@@ -39,7 +45,15 @@ const commands = [
   'session',
   'session list',
   'session end',
+  'tool',
+  'tool list',
+  'tool check',
+  'grants',
+  'grants show',
+  'grants retry',
+  'grants write-off',
   'revoke',
+  'sweep',
   'audit',
   'audit list',
   'audit show',
@@ -51,7 +65,7 @@ describe('help', () => {
     const { code, out, err } = await runRecorded([argument])
     expect([code, err]).toEqual([0, ''])
     for (const heading of ['For agents:', 'For admins:', 'For auditors:', 'For operators:', 'Examples:']) expect(out).toContain(heading)
-    for (const name of ['token', 'key', 'enroll', 'workload', 'policy', 'revoke', 'audit', 'serve', 'migrate', 'config']) {
+    for (const name of ['token', 'grant', 'task', 'key', 'enroll', 'workload', 'tool', 'policy', 'grants', 'revoke', 'sweep', 'audit', 'serve', 'migrate', 'config']) {
       expect(out).toMatch(new RegExp(`^  ${name} +\\S`, 'm'))
     }
   })
@@ -70,6 +84,9 @@ describe('help', () => {
     expect((await runRecorded(['revoke', '--grant', 'g', '--help'])).out).toContain('Usage: stint revoke')
     expect((await runRecorded(['token', 'tickets:read', '-h'])).out).toContain('Usage: stint token')
     expect((await runRecorded(['revoke', '--', '--help'])).code).toBe(2)
+    // What stands behind -- is another program's.
+    expect((await runRecorded(['grant', 'ledger', 'read', '--', 'psql', '--help'])).err).toContain('--workload NAME or set STINT_WORKLOAD')
+    expect((await runRecorded(['grants', 'list', '--help'])).out).toBe((await runRecorded(['grants', '--help'])).out)
   })
 
   it('says the version', async () => {
@@ -116,6 +133,44 @@ describe('wrong usage', () => {
     [['serve', '--dev', '--port', '-1'], '--port has no value, or one that begins with a dash'],
     [['token', 'tickets:read', '--claims', '--json'], 'not both'],
     [['token', 'introspect'], 'the token, or - for standard input is missing'],
+    [['grant'], 'which tool, and which actions?'],
+    [['grant', 'ledger'], 'name at least one action of ledger: stint grant ledger ACTION…'],
+    [['grant', 'Ledger', 'read'], '"Ledger" is no tool or action'],
+    [['grant', 'ledger', 'read all'], 'an argument is no tool or action'],
+    [['grant', 'ledger:'], '"ledger:" is no tool or action'],
+    [['grant', 'ledger', 'read', '--ttl', '10'], '--ttl must be a whole number and a unit'],
+    [['grant', 'ledger', 'read', '--env', '--json'], 'not both'],
+    [['grant', 'ledger', 'read', '--json', '--', 'psql'], 'with a command nothing is printed'],
+    [['grant', 'ledger', 'read', '--no-renew'], '--no-renew goes with a command'],
+    [['grant', 'ledger', 'read', '--'], 'which command? It follows behind --'],
+    [['grant', 'ledger', 'read', '--', ''], 'which command?'],
+    [['grant', 'ledger', 'read'], '--workload NAME or set STINT_WORKLOAD'],
+    [['grant', 'show:read'], '--workload NAME or set STINT_WORKLOAD'],
+    [['grant', 'show'], "the grant's id is missing"],
+    [['grant', 'renew', 'a', 'b'], 'only one argument'],
+    [['grant', 'renew', 'a', '--env', '--json'], 'not both'],
+    [['grant', 'give-back'], 'the id of a grant is missing'],
+    [['grant', 'give-back', ''], 'the id of a grant is missing'],
+    [['task'], 'which command?'],
+    [['task', 'complete'], 'the name of the task is missing'],
+    [['tool', 'check'], "the tool's name is missing"],
+    [['grants', 'retri'], 'Did you mean retry?'],
+    [['grants', '--limit', '0'], '--limit must be a whole number, 1 to 10000'],
+    [['grants', 'show'], "the grant's id is missing"],
+    [['grants', 'retry', '--reason', 'r'], 'which grants?'],
+    [['grants', 'retry', 'a', '--tool', 'b', '--reason', 'r'], 'which grants?'],
+    [['grants', 'retry', '--tool', '', '--reason', 'r'], 'which grants?'],
+    [['grants', 'retry', 'a'], '--reason is needed'],
+    [['grants', 'write-off', 'a'], '--reason is needed'],
+    [['sweep'], 'what shall be swept for? Give --orphans'],
+    [['sweep', '--orphans', '--tool', ''], 'nothing was swept'],
+    [['sweep', '--orphans', 'ledger'], 'only options'],
+    [['revoke', '--suspend'], 'what shall end?'],
+    [['revoke', '--suspend', '--owner', 'support'], '--suspend goes with --workload alone'],
+    [['revoke', '--suspend', '--workload', 'bot', '--task', 't'], '--suspend goes with --workload alone'],
+    [['revoke', '--suspend', '--grant', 'g'], '--suspend goes with --workload alone'],
+    [['revoke', '--workload', 'bot', '--owner', ''], 'nothing was revoked'],
+    [['revoke', '--tool', ''], 'nothing was revoked'],
     [['revoke'], 'what shall end?'],
     [['revoke', 'grant_1'], 'only options'],
     [['revoke', '--grant', 'g', '--workload', 'w'], 'stands alone'],
@@ -147,7 +202,7 @@ describe('wrong usage', () => {
 
   it('does not repeat a token that stands in the wrong place', async () => {
     const token = `eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJib3QifQ.${'x'.repeat(86)}`
-    for (const args of [['token', token], ['token', 'introspect', token, token], ['revoke', token], ['audit', 'show', token]]) {
+    for (const args of [['token', token], ['token', 'introspect', token, token], ['revoke', token], ['audit', 'show', token], ['grant', token], ['grant', 'ledger', token], ['grants', token], ['task', 'complete', token, token]]) {
       const { code, err } = await runRecorded(args)
       expect(code).toBe(2)
       expect(err).not.toContain('eyJ')

@@ -106,7 +106,7 @@ permit (principal in Team::"support", action in [Action::"ledger:read", Action::
       const { rows } = await owner.query<{ name: string }>('select distinct r.rolname::text as name from pg_auth_members m join pg_roles r on r.oid = m.roleid where m.member = $1::regrole', [root])
       await owner.end()
       await runAsOwner(server, `drop database ${database} with (force)`)
-      for (const name of [...new Set([...rows.map((row) => row.name), root, heir, reader, writer])]) await runAsOwner(server, `drop role if exists ${pg.escapeIdentifier(name)}`)
+      for (const name of new Set([...rows.map((row) => row.name), root, heir, reader, writer])) await runAsOwner(server, `drop role if exists ${pg.escapeIdentifier(name)}`)
     },
   }
 }

@@ -88,9 +88,10 @@ export async function runLendingRounds(options: LendingOptions): Promise<Lending
   mkdirSync(folder, { recursive: true, mode: 0o711 })
   const run: Run = { ...options, result, random: createRandom(seed), killer: await startKiller(), beganMs: performance.now(), plans, left: [] }
   const own = options.server === undefined ? await startPostgres(folder) : undefined
-  const server = options.server ?? own
   try {
-    while (server !== undefined && mayGoOn(run)) await runDatabase(run, server)
+    const server = options.server ?? own
+    if (server === undefined) throw new Error('no server was started')
+    while (mayGoOn(run)) await runDatabase(run, server)
   } finally {
     await run.killer.end()
     await own?.end()

@@ -13,7 +13,8 @@ A real credential: the agent asked for the orders in a real PostgreSQL and got a
 `)
   const session = new pg.Client(loan.credential)
   // Its end is what this is to show; it must not end the broker.
-  session.on('error', () => undefined)
+  let end: unknown
+  session.on('error', (error) => (end ??= error))
   await session.connect()
   const { rows } = await session.query<{ count: string; sum: string }>('select count(*), sum(total) from orders')
   io.out(`  used      by a plain PostgreSQL client: ${rows[0]?.count ?? '?'} orders, ${rows[0]?.sum ?? '?'} in all\n`)
@@ -21,7 +22,7 @@ A real credential: the agent asked for the orders in a real PostgreSQL and got a
   io.out(`  not more  delete from orders: ${denied}\n`)
   const { grants } = await admin.revokeGrants({ grant: loan.grant, reason: 'trying it out' })
   io.out(`  revoked   by the admin while the session was open: ${grants[0]?.outcome ?? '?'}, ${grants[0]?.effect ?? '?'}\n`)
-  const cut = await session.query('select 1').then(() => 'still open', describe)
+  const cut = await session.query('select 1').then(() => 'still open', (error: unknown) => describe(end ?? error))
   io.out(`  refused   the open session: ${cut}\n`)
   const again = new pg.Client(loan.credential)
   again.on('error', () => undefined)
