@@ -74,7 +74,7 @@ export function openHandle({ sealer }: Pick<Broker, 'sealer'>, grant: string, se
 }
 
 /** How a lost mint of this tool is undone; `undefined` for a tool that cannot be opened, which the claim then meets as well. */
-function openUndo({ tools }: Broker, tool: Tool): OpenTool['undo'] {
+export function openUndo({ tools }: Pick<Broker, 'tools'>, tool: Tool): OpenTool['undo'] {
   try {
     return tools.open(tool).undo
   } catch {

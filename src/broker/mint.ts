@@ -4,6 +4,7 @@ import { ConnectorError, type Effect, type Minted } from '../connectors/connecto
 import { leaseMs } from '../grant/lifetime.ts'
 import type { GrantRequest } from '../grant/request.ts'
 import { formatTime } from '../kernel/clock.ts'
+import { formatDuration } from '../kernel/duration.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { newId } from '../kernel/ids.ts'
 import type { Tool, ToolAction } from '../policy/catalog.ts'
@@ -13,7 +14,7 @@ import type { Place } from '../storage/change.ts'
 import type { Schema } from '../storage/schema.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
 import { commit } from './commit.ts'
-import { describeGrant, endCredential } from './end.ts'
+import { describeGrant, endCredential, openUndo } from './end.ts'
 import type { Asked, Decided, Granted, Prepared } from './request.ts'
 import { toolError } from './tool-error.ts'
 
@@ -206,7 +207,7 @@ async function recordFailure(broker: Broker, { intent: id, request: { tool } }: 
         return { result: undefined, unrecorded: 'housekeeping' }
       },
     }).catch(() => undefined)
-    return toolError(error, 'Whether anything was made is not known; if so, it is undone. Ask again.')
+    return toolError(error, `Whether anything was made is not known; if so, ${describeUndo(broker, tool)}. Ask again.`)
   }
   await commit<void>(broker, {
     async apply(tx, { timeMs }) {
@@ -222,6 +223,11 @@ async function recordFailure(broker: Broker, { intent: id, request: { tool } }: 
     broker.log.warn('that a mint came to nothing was not recorded: the sweeper goes on', { grant: id, error: failure })
   })
   return toolError(error)
+}
+
+function describeUndo(broker: Broker, tool: Tool): string {
+  const undo = openUndo(broker, tool)
+  return undo === 'by_grant' ? 'it is undone' : `it was given to nobody, and ends by itself within ${formatDuration(undo.livesSecondsMax)}`
 }
 
 const schedule: Caller = { actor: { kind: 'stint', id: 'mint' } }

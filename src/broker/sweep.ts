@@ -8,6 +8,7 @@ import {
   listRevocationsAfter,
   readCarried,
   writeCarried,
+  type DueCursor,
 } from '../storage/credentials.ts'
 import { findGrant, markGrantRevoked } from '../storage/grants.ts'
 import { BrokerError } from '../kernel/errors.ts'
@@ -29,34 +30,80 @@ const revocationsPerLook = 100
 const workersMax = 16
 const workersPerToolMax = 4
 
+/** How often it is looked for more while some are being ended. */
+const lookEveryMs = 250
+/** How many wait for a worker at most. */
+const queuedMax = 10_000
+/** How long one that a run has tried is left alone by it. */
+const againMs = 1_000
+
 /**
  * Ends everything that is to end (invariant 11): carries revocations of many to what they cover, stops what a stopped workload
  * still has, undoes what a crash or a lost answer left, expires, and tries again what a tool refused. Returns how many
- * credentials it ended. What several processes do at once, each credential's claim sorts out.
+ * credentials it ended. What several processes do at once, each credential's claim sorts out. It goes on while there is
+ * something to do; after `stopAfterMs` only with tools that it does not wait for, so that one which hangs never holds up others.
  */
 export async function sweep(broker: Broker, stopAfterMs = 20_000): Promise<{ readonly ended: number }> {
   const untilMs = performance.now() + stopAfterMs
-  await carryRevocations(broker)
-  await stopIdle(broker)
-  const tried = new Set<string>()
-  let ended = 0
-  while (performance.now() < untilMs && !broker.isDraining()) {
-    const due = (await findDue(broker.database.read, broker.ledger.nowMs(), perLook)).filter(({ grant }) => !tried.has(grant))
-    if (due.length === 0) break
-    const places = createPlaces(workersMax, workersPerToolMax)
-    await Promise.all(
-      due.map(async ({ grant, tool }) => {
-        tried.add(grant)
-        ended += await places.run(tool, () => endQuietly(broker, grant, untilMs))
-      }),
-    )
+  const places = createPlaces(workersMax, workersPerToolMax)
+  const underWay = new Map<string, string>()
+  const tried = new Map<string, number>()
+  let [ended, wake] = [0, (): void => undefined]
+  let after: DueCursor | undefined
+
+  function begin({ grant, tool }: { readonly grant: string; readonly tool: string }): void {
+    const dropAtMs = performance.now() + stopAfterMs
+    underWay.set(grant, tool)
+    void places
+      .run(tool, () => endQuietly(broker, grant, dropAtMs))
+      .then((count) => {
+        ended += count
+        underWay.delete(grant)
+        tried.set(grant, performance.now() + againMs)
+        if (underWay.size === 0) wake()
+      })
   }
+
+  while (!broker.isDraining()) {
+    await orderAll(broker)
+    const nowMs = performance.now()
+    const waitedFor = nowMs > untilMs ? new Set(underWay.values()) : undefined
+    const due = underWay.size < queuedMax ? await findDue(broker.database.read, broker.ledger.nowMs(), perLook, after) : []
+    const last = due.at(-1)
+    // From the beginning again once the end was seen: what is left there has been tried, or is being.
+    after = due.length < perLook ? undefined : last
+    const fresh = due.filter(({ grant, tool }) => !underWay.has(grant) && (tried.get(grant) ?? 0) <= nowMs && waitedFor?.has(tool) !== true)
+    fresh.forEach(begin)
+    if (underWay.size > 0) await untilWoken((resolve) => (wake = resolve))
+    else if (after === undefined) break
+  }
+  while (underWay.size > 0) await untilWoken((resolve) => (wake = resolve))
   return { ended }
 }
 
+/** Until there is nothing left to wait for, or it is time to look again. */
+async function untilWoken(listen: (wake: () => void) => void): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  await new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, lookEveryMs)
+    listen(resolve)
+  })
+  clearTimeout(timer)
+}
+
+/** What is due already is ended also where nothing can be ordered, for nothing can be recorded (invariant 1). */
+async function orderAll(broker: Broker): Promise<void> {
+  try {
+    await carryRevocations(broker)
+    await stopIdle(broker)
+  } catch (error) {
+    if (!(error instanceof BrokerError && error.code === 'unavailable')) throw error
+  }
+}
+
 /** 1 if it was ended. What fails is told and left to the next run: one grant must not hold up the others. */
-async function endQuietly(broker: Broker, grant: string, untilMs: number): Promise<number> {
-  if (performance.now() > untilMs || broker.isDraining()) return 0
+async function endQuietly(broker: Broker, grant: string, dropAtMs: number): Promise<number> {
+  if (performance.now() > dropAtMs || broker.isDraining()) return 0
   try {
     return (await endCredential(broker, grant)).status === 'ended' ? 1 : 0
   } catch (error) {

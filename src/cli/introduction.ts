@@ -6,7 +6,7 @@ import { formatTime } from '../kernel/clock.ts'
 import type { RunningBroker } from '../main.ts'
 import { countOperators } from '../storage/operators.ts'
 import type { Io } from './command.ts'
-import { showLoan } from './sample/loan.ts'
+import { showLoan } from './introduction-loan.ts'
 import type { Warehouse } from './sample/warehouse.ts'
 import { createKeyFile } from './key-file.ts'
 

@@ -2,6 +2,7 @@ import { z } from 'zod'
 import { formatDuration, parseDuration } from '../kernel/duration.ts'
 import type { PolicyProblem } from './problem.ts'
 import { githubAppKind } from './kinds/github-app.ts'
+import type { ConnectorKind } from './kinds/kind.ts'
 import { oauthClientKind } from './kinds/oauth-client.ts'
 import { postgresKind } from './kinds/postgres.ts'
 import { compileTargetPattern, type TargetRule } from './target.ts'
@@ -45,19 +46,6 @@ export interface Tool {
 
 /** All tools by name. */
 export type Catalog = ReadonlyMap<string, Tool>
-
-/** What one kind of connector adds to a tool's file. */
-export interface ConnectorKind {
-  readonly audience: 'required' | 'optional'
-  /** Members of each action beside those that every action has. */
-  readonly actionShape: z.ZodRawShape
-  /** Schema of `config`; absent: the kind has none, and a `config` is refused. */
-  readonly config?: z.ZodType
-  /** Whether each tool of this kind must ask for a target; or may not, where its credential cannot be confined to one. */
-  readonly target?: 'required' | 'refused'
-  /** Whether its credential is a bearer token, so that the OAuth token endpoint can answer it. */
-  readonly lendsToken: boolean
-}
 
 export type ConnectorKinds = ReadonlyMap<string, ConnectorKind>
 

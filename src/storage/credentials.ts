@@ -145,16 +145,18 @@ function toColumns(change: CredentialChange): Partial<CredentialTable> {
   }
 }
 
-/** Grants whose credential somebody has to look at by now, the longest waiting first. */
-export async function findDue(db: Kysely<Schema>, nowMs: number, max: number): Promise<{ readonly grant: string; readonly tool: string }[]> {
-  const rows = await db
-    .selectFrom('credential')
-    .select(['grant_id', 'tool'])
-    .where('due_at', '<=', formatTime(nowMs))
-    .orderBy('due_at')
-    .limit(max)
-    .execute()
-  return rows.map((row) => ({ grant: row.grant_id, tool: row.tool }))
+/** Where a look at what is due has come to. */
+export interface DueCursor {
+  readonly grant: string
+  readonly dueAt: string
+}
+
+/** Grants whose credential somebody has to look at by now, the longest waiting first, from behind the cursor on. */
+export async function findDue(db: Kysely<Schema>, nowMs: number, max: number, after?: DueCursor): Promise<(DueCursor & { readonly tool: string })[]> {
+  const due = db.selectFrom('credential').select(['grant_id', 'tool', 'due_at']).where('due_at', '<=', formatTime(nowMs))
+  const behind = after === undefined ? due : due.where(sql<boolean>`(due_at, grant_id) > (${after.dueAt}, ${after.grant})`)
+  const rows = await behind.orderBy('due_at').orderBy('grant_id').limit(max).execute()
+  return rows.map((row) => ({ grant: row.grant_id, tool: row.tool, dueAt: row.due_at ?? '' }))
 }
 
 /** Grants that are being minted or active, and that the revocation of this index and selector covers. */

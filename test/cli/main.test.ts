@@ -202,7 +202,7 @@ describe('wrong usage', () => {
 
   it('does not repeat a token that stands in the wrong place', async () => {
     const token = `eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJib3QifQ.${'x'.repeat(86)}`
-    for (const args of [['token', token], ['token', 'introspect', token, token], ['revoke', token], ['audit', 'show', token], ['grant', token], ['grant', 'ledger', token], ['grants', token], ['task', 'complete', token, token]]) {
+    for (const args of [['token', token], ['token', 'introspect', token, token], ['revoke', token], ['audit', 'show', token], ['grant', token], ['grant', 'ledger', token], ['task', 'complete', token, token]]) {
       const { code, err } = await runRecorded(args)
       expect(code).toBe(2)
       expect(err).not.toContain('eyJ')

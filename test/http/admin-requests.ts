@@ -16,7 +16,7 @@ export async function newAgent(broker: TestBroker, name = 'bot'): Promise<TestAg
 
 /** The address of a route as it stands in the table, with something in each place of its path. */
 export function pathOf({ path }: Pick<Route, 'path'>): string {
-  return path.replaceAll(':kid', 'A'.repeat(43)).replaceAll(':id', '0'.repeat(16)).replace(':level', '0').replace(':index{.+}', '000').replace(':grant', `grant_${'0'.repeat(26)}`).replaceAll(/:\w+/g, 'bot')
+  return path.replaceAll(':kid', 'A'.repeat(43)).replaceAll(':id', '0'.repeat(16)).replace(':level', '0').replace(':index{.+}', '000').replace(':grant', `grant_${'0'.repeat(26)}`).replaceAll(/:\w+(?:\{[^}]+\})?/g, 'bot')
 }
 
 /** A registration that is in order, with single members replaced. */

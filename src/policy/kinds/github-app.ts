@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import type { ConnectorKind } from '../catalog.ts'
+import type { ConnectorKind } from './kind.ts'
 import { privateNetwork, secretSource, serviceUrl } from './parts.ts'
 
 const config = z.strictObject({

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import type { ConnectorKind } from '../catalog.ts'
+import type { ConnectorKind } from './kind.ts'
 import { privateNetwork, secretSource } from './parts.ts'
 
 /** Longer names PostgreSQL cuts short, and others than these no client can be trusted to show. */

@@ -1,7 +1,7 @@
 import pg from 'pg'
-import type { AdminClient } from '../../client/admin.ts'
-import type { AgentClient } from '../../client/agent.ts'
-import type { Io } from '../command.ts'
+import type { AdminClient } from '../client/admin.ts'
+import type { AgentClient } from '../client/agent.ts'
+import type { Io } from './command.ts'
 
 /** Shows a real credential being lent, used, revoked and refused: a role in the sample database, by the API as for anybody. */
 export async function showLoan({ admin, client }: { readonly admin: AdminClient; readonly client: AgentClient }, io: Io): Promise<void> {
