@@ -1,6 +1,7 @@
 import { writeFileSync, rmSync, mkdirSync } from 'node:fs'
 import { availableParallelism, loadavg } from 'node:os'
 import { join } from 'node:path'
+import { measureBacklog, type BacklogFigures } from './bench/backlog.ts'
 import { groups, planCases, type Case, type Plan, type Surroundings } from './bench/cases.ts'
 import { createChildren } from './bench/children.ts'
 import { createBenchFolder } from './bench/folder.ts'
@@ -9,7 +10,7 @@ import { Exhausted, takeSample, type Bench, type Measured, type Sample } from '.
 import { readOptions, type Options } from './bench/options.ts'
 import { startPostgres, type Postgres } from './bench/postgres.ts'
 import { formatProfile, readProfile, summariseProfile } from './bench/profile.ts'
-import { compareCases, formatAims, formatCases, formatComparisons, formatMachine, formatVerifier, judgeAims, warnOfOthers, type CaseResult } from './bench/report.ts'
+import { compareCases, formatAims, formatBacklogs, formatCases, formatComparisons, formatMachine, formatVerifier, judgeAims, warnOfOthers, type CaseResult } from './bench/report.ts'
 import type { Subject } from './bench/subject.ts'
 import { measureVerifier } from './bench/verify.ts'
 import { findGenerator } from './bench/wrk.ts'
@@ -22,6 +23,10 @@ Measures how fast Stint gives tokens over HTTP, with the log durable and the
 policies on, and beside it node-oidc-provider on its in-memory store, which does
 the same job without policies and without a log. Each server is a process of its
 own; one is measured at a time while the others stand still, in rounds.
+
+backlog: a broker starts whose database has 50,000 credentials of PostgreSQL that
+expired while it was down (quick: 2,000), or 2,000 (200) that are really there; new
+grants are measured while it clears them, and afterwards.
 
 Options:
   --quick       small sizes, short rounds: at most 90 s, for a first look
@@ -74,7 +79,7 @@ async function main(options: Options): Promise<void> {
     const plan = planCases(options.quick, options.only)
     const machine = describeMachine(folder, loadBefore)
     const missing: string[] = []
-    if (plan.subjects.some(({ needsPostgres }) => needsPostgres === true)) {
+    if (plan.backlogs.length > 0 || plan.subjects.some(({ needsPostgres }) => needsPostgres === true)) {
       const started = await startPostgres(folder)
       if ('missing' in started) missing.push(`PostgreSQL could not be started here: ${started.missing}`)
       else postgres = started
@@ -83,16 +88,22 @@ async function main(options: Options): Promise<void> {
     const results = await measureRounds(bench, plan.cases.filter(({ subject }) => subjects.has(subject)), subjects, options.rounds)
     const verified = plan.verified === undefined ? undefined : subjects.get(plan.verified)
     const verifier = verified && (await measureVerifier(children, folder, verified))
+    const backlogs: BacklogFigures[] = []
+    for (const one of plan.backlogs) {
+      if (postgres === undefined) break
+      backlogs.push(await measureBacklog(children, folder, postgres, one, Math.max(10, options.seconds)))
+      say(`${one.name} is cleared`)
+    }
     const comparisons = compareCases(plan.comparisons, results)
     const aims = judgeAims(results)
-    const parts = [formatCases(results), formatComparisons(comparisons), formatAims(aims), verifier ? formatVerifier(verifier) : '', formatMachine(machine), warnOfOthers(results)]
+    const parts = [formatCases(results), formatComparisons(comparisons), formatAims(aims), verifier ? formatVerifier(verifier) : '', formatBacklogs(backlogs), formatMachine(machine), warnOfOthers(results)]
     console.log(`\n${parts.filter((part) => part !== '').join('\n\n')}`)
     console.log(`Load: ${generator.name}, ${options.rounds} × ${options.seconds} s each, the median (and the spread) of the rounds; request logs to files.`)
     for (const reason of missing) console.log(`Left out: ${reason}`)
     if (options.json !== undefined) {
       const notes = Object.fromEntries([...subjects].map(([name, { notes }]) => [name, notes]))
       const { quick, seconds, rounds } = options
-      writeFileSync(options.json, `${JSON.stringify({ began, machine, generator: generator.name, quick, seconds, rounds, cases: results, comparisons, aims, verifier, notes, missing }, undefined, 2)}\n`)
+      writeFileSync(options.json, `${JSON.stringify({ began, machine, generator: generator.name, quick, seconds, rounds, cases: results, comparisons, aims, verifier, backlogs, notes, missing }, undefined, 2)}\n`)
     }
   } finally {
     await cleanUp()

@@ -1,5 +1,6 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
+import type { BacklogPlan } from './backlog.ts'
 import type { Children } from './children.ts'
 import { startOidcProvider } from './oidc.ts'
 import { teamsOf, writePolicies, type PolicyPlan } from './policies.ts'
@@ -48,9 +49,11 @@ export interface Plan {
   readonly comparisons: readonly Comparison[]
   /** The subject whose log is exported and verified at the end. */
   readonly verified?: string
+  /** What is cleared while new grants are measured; with a PostgreSQL alone. */
+  readonly backlogs: readonly BacklogPlan[]
 }
 
-export const groups = ['sqlite', 'oidc', 'policies', 'workloads', 'log', 'postgres', 'verify']
+export const groups = ['sqlite', 'oidc', 'policies', 'workloads', 'log', 'postgres', 'verify', 'backlog']
 
 const costMax = 1.2
 /** Of the sample set: what one agent, or a whole team, may do. */
@@ -109,7 +112,16 @@ export function planCases(quick: boolean, only: readonly string[]): Plan {
     cases,
     comparisons: comparisons.filter(({ of, to }) => names.includes(of) && names.includes(to)),
     ...((only.length === 0 || only.includes('verify')) && { verified: largeLog }),
+    backlogs: only.includes('backlog') || (only.length === 0 && !quick) ? planBacklogs(quick) : [],
   }
+}
+
+function planBacklogs(quick: boolean): BacklogPlan[] {
+  const [unreal, real] = quick ? [2_000, 200] : [50_000, 2_000]
+  return [
+    { name: `backlog-${unreal}`, grants: unreal, real: false },
+    { name: `backlog-${real}-real`, grants: real, real: true },
+  ]
 }
 
 function planStint(options: StintOptions): SubjectPlan {

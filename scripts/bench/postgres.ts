@@ -6,6 +6,7 @@ import { root } from './children.ts'
 
 /** A PostgreSQL of this run, with its usual settings: `fsync` and `synchronous_commit` are on. */
 export interface Postgres {
+  readonly server: Server
   /** Makes a database, and gives the URLs of the role that serves and of the owner. */
   createDatabase(name: string): Promise<{ readonly url: string; readonly ownerUrl: string }>
   stop(): Promise<void>
@@ -30,6 +31,7 @@ export async function startPostgres(folder: string): Promise<Postgres | { readon
   }
   await runAsOwner(started, `create role ${servingRole} login password 'app-password'`)
   return {
+    server: started,
     async createDatabase(name) {
       await runAsOwner(started, `create database ${name}`)
       return { url: servingUrl(started, name), ownerUrl: ownerUrl(started, name) }

@@ -1,3 +1,4 @@
+import type { BacklogFigures } from './backlog.ts'
 import type { Case, Comparison } from './cases.ts'
 import type { Machine } from './machine.ts'
 import type { Sample } from './measure.ts'
@@ -105,6 +106,19 @@ export function formatVerifier({ entries, exportSeconds, seconds, entriesPerSeco
   const core = entriesPerCoreSecond === undefined ? '' : `, ${entriesPerCoreSecond.toFixed(0)} entries/s and core (aim ≥ 100000)`
   const memory = residentBytesMax === undefined ? '' : `, ${(residentBytesMax / megabyte).toFixed(0)} MB`
   return `stint audit verify: ${entries} entries in ${seconds.toFixed(1)} s, ${entriesPerSecond.toFixed(0)} entries/s${core}${memory}; the export took ${exportSeconds.toFixed(1)} s`
+}
+
+/** How new grants fared while what had expired was cleared, and afterwards. */
+export function formatBacklogs(results: readonly BacklogFigures[]): string {
+  if (results.length === 0) return ''
+  const rows = results.flatMap(({ name, grants, clearedSeconds, meanwhile, afterwards }) =>
+    (['token', 'credential'] as const).map((kind) => {
+      const [during, after] = [meanwhile[kind], afterwards[kind]]
+      const cleared = `${clearedSeconds.toFixed(1)} (${(grants / clearedSeconds).toFixed(0)}/s)`
+      return [`${name}: a ${kind}`, cleared, ...[during, after].flatMap(({ p50Ms, p99Ms }) => [p50Ms.toFixed(1), p99Ms.toFixed(1)])]
+    }),
+  )
+  return formatTable(['expired while it was down', 'cleared in s', 'p50 ms meanwhile', 'p99', 'p50 ms afterwards', 'p99'], rows)
 }
 
 const othersShareMax = 0.35

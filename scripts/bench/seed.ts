@@ -14,6 +14,7 @@ import { createLog } from '../../src/kernel/log.ts'
 import { openRootKey } from '../../src/main.ts'
 import { openConfiguredDatabase } from '../../src/open-database.ts'
 import { createAsserter, type Signer } from './bodies.ts'
+import { lendExpired, type Backlog } from './seed-backlog.ts'
 import { publicPartOf, trustDomain } from './signers.ts'
 
 /** What a database is to hold before a broker serves from it. */
@@ -26,6 +27,7 @@ export interface Seed {
   readonly entries: number
   /** What the grants of these entries are for. */
   readonly scope: string
+  readonly backlog?: Backlog
 }
 
 type Issued = Extract<AuditEvent, { type: 'grant.issued' }>
@@ -39,7 +41,7 @@ const atOnce = 5_000
  * Puts the policy folder in force, registers the workloads and fills the log, by the same verbs as a broker that serves.
  * Gives the credential of an admin.
  */
-async function seed({ configFile, signersFile, teams, entries, scope }: Seed): Promise<string> {
+async function seed({ configFile, signersFile, teams, entries, scope, backlog }: Seed): Promise<string> {
   const config = readConfig(configFile)
   const log = createLog((line) => process.stderr.write(line), 'info', () => formatTime(Date.now()))
   const { broker, close } = await compose({
@@ -61,6 +63,7 @@ async function seed({ configFile, signersFile, teams, entries, scope }: Seed): P
     const model = await issueModel(broker, signers, scope)
     await inChunks(missing, () => recordGrant(broker, model))
   }
+  if (backlog !== undefined) await lendExpired(broker, signers, backlog)
   await advanceCheckpoint(broker)
   const { credential } = await createFirstOperator(broker, caller, 'bench')
   await close()

@@ -6,6 +6,7 @@ import { findFreePort } from '../../test/free-port.ts'
 import { checkToken } from './check-token.ts'
 import { root, type Children, type Server } from './children.ts'
 import { exchange } from './exchange.ts'
+import type { Backlog } from './seed-backlog.ts'
 import type { Seed } from './seed.ts'
 import { createSigners, trustDomain } from './signers.ts'
 import type { Subject } from './subject.ts'
@@ -22,6 +23,8 @@ export interface StintOptions {
   readonly policies?: string
   /** How many entries the log has when the broker starts. */
   readonly entries?: number
+  /** What is in an outside tool, and over, when the broker starts. */
+  readonly backlog?: Backlog
   /** The URLs of a PostgreSQL database, of the role that serves and of the owner; SQLite where they are left out. */
   readonly postgres?: { readonly url: string; readonly ownerUrl: string }
   readonly processes?: number
@@ -39,7 +42,7 @@ const ownerUrlVariable = 'STINT_BENCH_OWNER_URL'
  * as it knows: plain HTTP on loopback. Its log goes to a file, as a service manager would keep it.
  */
 export async function startStint(children: Children, folder: string, options: StintOptions): Promise<Subject> {
-  const { name, workloads, teams, scope, resource, entries = 0, postgres, processes = 1, nodeOptions = [] } = options
+  const { name, workloads, teams, scope, resource, entries = 0, backlog, postgres, processes = 1, nodeOptions = [] } = options
   const home = join(folder, name)
   mkdirSync(home, { mode: 0o700 })
   const signersFile = join(home, 'signers.json')
@@ -54,7 +57,7 @@ export async function startStint(children: Children, folder: string, options: St
   const beganMs = performance.now()
   // A SQLite file is made and migrated by whoever opens it first.
   if (postgres !== undefined) await children.run({ script: program, args: ['migrate', '--config', configFile], env, logFile })
-  const seed: Seed = { configFile, signersFile, teams, entries, scope }
+  const seed: Seed = { configFile, signersFile, teams, entries, scope, ...(backlog && { backlog }) }
   const credential = await children.run({ script: seeder, args: [JSON.stringify(seed)], env, logFile })
   const seededMs = performance.now()
   const servers: Server[] = []

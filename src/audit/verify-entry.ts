@@ -1,6 +1,8 @@
 import { createMemberReader } from './canonical.ts'
 import type { JsonObject } from './encode.ts'
 import { entryBytesMax } from './entry.ts'
+import { askedTypes, createCases, isDecided, type AskedType, type Case, type DecidedType } from './verify-case.ts'
+import { at, paths } from './verify-paths.ts'
 import { createTimeReader, timeBytes } from './verify-time.ts'
 
 /** What an entry says, as far as other entries must agree with it; or what is wrong with it by itself. */
@@ -19,76 +21,7 @@ export interface Asked {
   readonly expiresAtMs: number
 }
 
-/** What many requests have in common: who asked by which proof, and what the answer rests on. Empty where a type has it not. */
-export interface Case extends Readonly<Record<Common, string>> {
-  readonly type: AskedType
-  readonly workload: string
-}
-
-// The most frequent types first.
-const askedTypes = (
-  ['grant.issued', 'grant.denied', 'grant.minting', 'grant.refused', 'grant.renewed', 'introspection.refused', 'revocation.refused', 'access.refused'] as const
-).map((type) => ({ type, json: Buffer.from(`"${type}"`) }))
-
-type AskedType = (typeof askedTypes)[number]['type']
-type DecidedType = 'grant.issued' | 'grant.denied' | 'grant.minting' | 'grant.renewed'
-
-const paths = [
-  'actions',
-  'actor',
-  'audience',
-  'connector',
-  'decision.errors',
-  'decision.input.actions',
-  'decision.input.context.now.__extn.arg',
-  'decision.input.context.task',
-  'decision.input.context.ttl.__extn.arg',
-  'decision.input.principal',
-  'decision.input.resource',
-  'decision.policy_set',
-  'decision.reasons',
-  'decision.verdict',
-  'ends',
-  'expires_at',
-  'grant',
-  'index',
-  'proof_grant',
-  'proof_kid',
-  'renews',
-  'salt',
-  'target',
-  'task',
-  'time',
-  'token_kid',
-  'tool',
-  'ttl_seconds',
-  'type',
-  'v',
-  'workload',
-] as const
-// Each path is found by its place.
-const at = Object.fromEntries(paths.map((path, i) => [path, i])) as Record<(typeof paths)[number], number>
 const bytesOf = (text: string): Uint8Array => Buffer.from(text)
-/** The members that a case is of: the key, or the grant of the token, by which the workload proved itself, and so on. */
-const commonPaths = {
-  proofKid: at.proof_kid,
-  proofGrant: at.proof_grant,
-  tool: at.tool,
-  policySet: at['decision.policy_set'],
-  audience: at.audience,
-  tokenKid: at.token_kid,
-  ends: at.ends,
-  renews: at.renews,
-} as const
-type Common = keyof typeof commonPaths
-const ofAll: readonly Common[] = ['proofKid', 'proofGrant']
-const ofDecided: readonly Common[] = [...ofAll, 'tool', 'policySet']
-const commonOf: { readonly [T in AskedType]?: readonly Common[] } = {
-  'grant.issued': [...ofDecided, 'audience', 'tokenKid', 'renews'],
-  'grant.denied': ofDecided,
-  'grant.minting': [...ofDecided, 'ends', 'renews'],
-  'grant.renewed': ofDecided,
-}
 // What must stand there to the letter.
 const parts = {
   one: bytesOf('1'),
@@ -117,8 +50,8 @@ export interface EntryReader {
 export function createEntryReader(): EntryReader {
   const members = createMemberReader(paths)
   const { is, isAround, has, text, json } = members
+  const takeCase = createCases(members)
   const readTime = createTimeReader()
-  const cases = new Map<string, KnownCase[]>()
   let source: Buffer = Buffer.alloc(0)
 
   function timeAt(path: number): number | undefined {
@@ -150,20 +83,6 @@ export function createEntryReader(): EntryReader {
       if (problem !== undefined || expiresAtMs === undefined) return { index, problem: problem ?? 'does not say when it expires' }
       return { index, timeMs, asked: { by: takeCase(asked.type), grant: text(at.grant), task: text(at.task), expiresAtMs } }
     },
-  }
-
-  /** The same object each time, found without making texts of its members. */
-  function takeCase(type: AskedType): Case {
-    const workload = text(at.workload)
-    const own = cases.get(workload) ?? []
-    const names = commonOf[type] ?? ofAll
-    const isSame = (json: Uint8Array, path: number): boolean => (json.length === 0 ? !has(path) : is(path, json))
-    const known = own.find(({ by, jsons }) => by.type === type && names.every((name, i) => isSame(jsons[i] ?? parts.nothing, commonPaths[name])))
-    if (known !== undefined) return known.by
-    const by = { ...noCase, type, workload, ...Object.fromEntries(names.map((name) => [name, text(commonPaths[name])])) }
-    // The newest first: a workload goes on as it did. Of the oldest, one that comes again is only made anew.
-    cases.set(workload, [{ by, jsons: names.map((name) => Buffer.from(json(commonPaths[name]))) }, ...own.slice(0, casesMax - 1)])
-    return by
   }
 
   function judgeAsked(type: AskedType, timeMs: number, expiresAtMs: number | undefined): string | undefined {
@@ -231,9 +150,6 @@ export function createEntryReader(): EntryReader {
   }
 }
 
-/** How many cases are found again for one workload. */
-const casesMax = 16
-
 /** 22 characters of base64url, which no JSON escapes. */
 function isSalt(bytes: Uint8Array, start: number): boolean {
   if (start === -1 || bytes[start] !== 0x22 || bytes[start + 23] !== 0x22) return false
@@ -255,17 +171,4 @@ function describeActions(actions: string): string {
   // Canonical JSON that begins as a list of texts.
   const names = JSON.parse(actions) as unknown[]
   return `[${names.map((name) => `{"id":${JSON.stringify(name)},"type":"Action"}`).join(',')}]`
-}
-
-/** A case with what its members are as JSON, in the order of their names. */
-interface KnownCase {
-  readonly by: Case
-  readonly jsons: readonly Uint8Array[]
-}
-
-// What an entry does not say is empty.
-const noCase = { proofKid: '', proofGrant: '', tool: '', policySet: '', audience: '', tokenKid: '', ends: '', renews: '' } as const
-
-function isDecided(type: AskedType): type is DecidedType {
-  return commonOf[type] !== undefined
 }

@@ -1,4 +1,4 @@
-import type { Case } from './verify-entry.ts'
+import type { Case } from './verify-case.ts'
 import { objectOf, textOf, type Judged, type Rules, type Told } from './verify-event.ts'
 import { createKnownGrants, type Renewal } from './verify-grants.ts'
 import { createKnownOperators } from './verify-operators.ts'

@@ -3,7 +3,8 @@ import { hash } from 'node:crypto'
 import { isCsvHeader, isCsvLine } from './csv.ts'
 import { canonicalJson, leafHash, type JsonObject, type JsonValue } from './encode.ts'
 import { appendLeaf, findSubtrees, rootOf, type Frontier } from './merkle.ts'
-import { createEntryReader, type Case, type EntryReader, type EntryReading } from './verify-entry.ts'
+import type { Case } from './verify-case.ts'
+import { createEntryReader, type EntryReader, type EntryReading } from './verify-entry.ts'
 
 /** What is wrong, and where: a line counted from 1, and the entry on it where it says which one it is. */
 export interface Problem {

@@ -93,9 +93,11 @@ async function claim(broker: Broker, id: string, tool: Tool, undo: OpenTool['und
       // A mint whose answer was lost may still be at work in the tool: nobody looks for it before its lease is over.
       if (owner !== undefined && leaseUntilMs > timeMs) return unchanged({ status: 'retrying', nextAtMs: leaseUntilMs })
       if (state === 'stuck') return unchanged({ status: 'stuck', problem: credential.problem ?? '' })
-      const over = grant.revokedIndex !== undefined ? 'revoked' : grant.expiresAtMs <= timeMs ? 'expired' : undefined
+      // Where the tool gives no more time than it has, that is the end of the grant.
+      const expiresAtMs = Math.min(grant.expiresAtMs, credential.diesAtMs ?? Infinity)
+      const over = grant.revokedIndex !== undefined ? 'revoked' : expiresAtMs <= timeMs ? 'expired' : undefined
       if (state === 'active' && over === undefined) {
-        await noteCredential(tx, id, { dueAtMs: grant.expiresAtMs })
+        await noteCredential(tx, id, { dueAtMs: expiresAtMs })
         return unchanged({ status: 'alive' })
       }
       if (undo !== 'by_grant' && credential.handle === undefined && state !== 'active') {

@@ -144,7 +144,7 @@ async function recordMinted(broker: Broker, intent: Intent, minted: Minted): Pro
         if (grant === undefined || credential === undefined) throw new Error(`the intent of the grant ${id} is not there`)
         const mine = credential.owner === processId && credential.state === 'minting'
         if (mine && grant.revokedIndex === undefined && grant.expiresAtMs > timeMs) {
-          await stepCredential(tx, credential, 'minted', { ...known, owner: null, leaseUntilMs: null, dueAtMs: grant.expiresAtMs })
+          await stepCredential(tx, credential, 'minted', { ...known, owner: null, leaseUntilMs: null, dueAtMs: Math.min(grant.expiresAtMs, minted.diesAtMs ?? Infinity) })
           const dies = minted.diesAtMs === undefined ? {} : { dies_at: formatTime(minted.diesAtMs) }
           const reference = minted.reference === undefined ? {} : { reference: minted.reference }
           const cause = causedBy({ actor: { kind: 'workload', id: grant.workload }, requestId: intent.requestId })

@@ -5,6 +5,7 @@ import { findCredential } from '../storage/credentials.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
 import { commit } from './commit.ts'
 import { requireOutsideTool } from './check-tool.ts'
+import { createPlaces } from './places.ts'
 import { toolError } from './tool-error.ts'
 
 /** What was found in a tool without a live grant. */
@@ -22,23 +23,33 @@ export interface OrphanReport {
   readonly orphans: readonly Orphan[]
 }
 
-const listMsMax = 120_000
+/** Together well below the time after which a connection without a word is taken for dead. */
+const listMsMax = 20_000
+const startEndsMsMax = 30_000
+const workersMax = 4
 
 /**
  * Looks through a tool for what this broker made there and no live grant stands for, as after the loss of a database, and ends
- * it unless `dryRun`. What is listed after its intent was committed, so that a grant which is not there is none.
+ * it unless `dryRun`. What is listed after its intent was committed, so that a grant which is not there is none. What there
+ * was no time for is left, and said so: the next look goes on.
  */
 export async function sweepOrphans(broker: Broker, caller: Caller, name: string, dryRun: boolean): Promise<OrphanReport> {
   const tool = await requireOutsideTool(broker, name)
+  const untilMs = performance.now() + startEndsMsMax
   const made = await listMade(broker, tool)
   if (made === undefined) return { listed: false, found: 0, orphans: [] }
-  const orphans: Orphan[] = []
+  const orphans: Made[] = []
   for (const one of made) {
     const credential = await findCredential(broker.database.read, one.grant)
-    if (credential !== undefined && !isOver(credential.state)) continue
-    orphans.push(dryRun ? { ...one, ended: false } : await endOrphan(broker, caller, tool, one))
+    if (credential === undefined || isOver(credential.state)) orphans.push(one)
   }
-  return { listed: true, found: made.length, orphans }
+  const places = createPlaces(workersMax, workersMax)
+  const end = async (one: Made): Promise<Orphan> => {
+    if (dryRun) return { ...one, ended: false }
+    if (performance.now() > untilMs) return { ...one, ended: false, problem: 'There was no time left for it: sweep again.' }
+    return endOrphan(broker, caller, tool, one)
+  }
+  return { listed: true, found: made.length, orphans: await Promise.all(orphans.map((one) => places.run(tool.name, () => end(one)))) }
 }
 
 async function listMade(broker: Broker, tool: Tool): Promise<Made[] | undefined> {

@@ -32,10 +32,13 @@ export interface Prolonged {
  * `not_found`, `conflict` for a grant that is over or at the end of its longest life, and what asking anew throws.
  */
 export async function renewGrant(broker: Broker, credentials: ClientCredentials, id: string, ttlSeconds: number | undefined, on: NamedOn): Promise<Granted | Prolonged> {
+  const lasting: Lasting = {}
   const answer = await withWorkload<Answer | Prolonged>(broker, credentials, async (principal, view) => {
     const found = await findOwn(broker, principal, view, id, on)
-    return 'grant' in found ? renew(broker, principal, view, found, ttlSeconds, on) : found
+    return 'grant' in found ? renew(broker, principal, view, found, ttlSeconds, on, lasting) : found
   })
+  // A tool that has not heard of an earlier renewal is told by this one, though there is nothing to add to it.
+  if (lasting.untilMs !== undefined) await tellTool(broker, { prolonged: id, expiresAtMs: lasting.untilMs })
   if (answer instanceof BrokerError) throw answer
   if ('intent' in answer) return mintCredential(broker, answer)
   if ('prolonged' in answer) await tellTool(broker, answer)
@@ -43,7 +46,7 @@ export async function renewGrant(broker: Broker, credentials: ClientCredentials,
 }
 
 /** Where the tool has an end of its own for the credential, it is moved, too; asked again, it is told again. */
-async function tellTool(broker: Broker, { prolonged: id, expiresAtMs }: Prolonged): Promise<void> {
+async function tellTool(broker: Broker, { prolonged: id, expiresAtMs }: Pick<Prolonged, 'prolonged' | 'expiresAtMs'>): Promise<void> {
   const credential = await findCredential(broker.database.read, id)
   const tool = credential && (await broker.tools.find(credential.policySet, credential.tool))
   if (credential === undefined || tool === undefined) return
@@ -56,6 +59,11 @@ async function tellTool(broker: Broker, { prolonged: id, expiresAtMs }: Prolonge
   }
 }
 
+/** Until when a grant lasts that a renewal adds nothing to. */
+interface Lasting {
+  untilMs?: number
+}
+
 async function renew(
   broker: Broker,
   principal: Principal,
@@ -63,6 +71,7 @@ async function renew(
   { grant, credential, state }: TouchedGrant,
   ttlSeconds: number | undefined,
   { requestId }: NamedOn,
+  lasting: Lasting,
 ): Promise<Recorded<Answer | Prolonged>> {
   const { id, tool: name, actions, target, task } = grant
   const renewed = (await findRenewed(broker.database.read, id)) ?? { first: id, firstIssuedAtMs: grant.issuedAtMs }
@@ -81,6 +90,7 @@ async function renew(
         throw new BrokerError({ code: 'conflict', publicMessage })
       }
       if (inPlace && untilMs <= grant.expiresAtMs) {
+        lasting.untilMs = grant.expiresAtMs
         throw new BrokerError({ code: 'conflict', publicMessage: `The grant ${id} lasts until ${formatTime(grant.expiresAtMs)} already, which is no earlier than what was asked for.` })
       }
       // What is decided is what is given: no longer than is left.

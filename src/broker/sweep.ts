@@ -5,10 +5,10 @@ import {
   findCredential,
   findDue,
   findOfStopped,
+  listDueTools,
   listRevocationsAfter,
   readCarried,
   writeCarried,
-  type DueCursor,
 } from '../storage/credentials.ts'
 import { findGrant, markGrantRevoked } from '../storage/grants.ts'
 import { BrokerError } from '../kernel/errors.ts'
@@ -22,73 +22,68 @@ const schedule: Caller = { actor: { kind: 'stint', id: 'sweep' } }
 
 /** One commit changes no more than that, so that new grants do not wait for it. */
 const perCommit = 200
-/** How many due grants are looked at together. */
-const perLook = 1_000
+/** How many due grants of a tool are looked for at once. */
+const perLook = 250
 const revocationsPerLook = 100
 
-/** How many ends are under way at once: of all tools, and of one, so that one which hangs does not hold up the others. */
-const workersMax = 16
-const workersPerToolMax = 4
+/** How many ends of one tool are under way at once. Each tool has its own, so that one which hangs holds up no other. */
+const workersPerTool = 4
+/** After that many refusals one after another a tool is left alone until the next time. */
+const refusalsMax = 8
 
-/** How often it is looked for more while some are being ended. */
-const lookEveryMs = 250
-/** How many wait for a worker at most. */
-const queuedMax = 10_000
-/** How long one that a run has tried is left alone by it. */
-const againMs = 1_000
+/** The tools that are being swept, each by itself, with how many credentials of it were ended. */
+export type Sweeping = Map<string, Promise<number>>
 
 /**
- * Ends everything that is to end (invariant 11): carries revocations of many to what they cover, stops what a stopped workload
- * still has, undoes what a crash or a lost answer left, expires, and tries again what a tool refused. Returns how many
- * credentials it ended. What several processes do at once, each credential's claim sorts out. It goes on while there is
- * something to do; after `stopAfterMs` only with tools that it does not wait for, so that one which hangs never holds up others.
+ * Begins to end everything that is to end (invariant 11): carries revocations of many to what they cover, stops what a stopped
+ * workload still has, undoes what a crash or a lost answer left, expires, and tries again what a tool refused. Returns the
+ * tools that it has begun with; one that is still being swept is left to that. What several processes do at once, each
+ * credential's claim sorts out.
  */
-export async function sweep(broker: Broker, stopAfterMs = 20_000): Promise<{ readonly ended: number }> {
-  const untilMs = performance.now() + stopAfterMs
-  const places = createPlaces(workersMax, workersPerToolMax)
-  const underWay = new Map<string, string>()
-  const tried = new Map<string, number>()
-  let [ended, wake] = [0, (): void => undefined]
-  let after: DueCursor | undefined
-
-  function begin({ grant, tool }: { readonly grant: string; readonly tool: string }): void {
-    const dropAtMs = performance.now() + stopAfterMs
-    underWay.set(grant, tool)
-    void places
-      .run(tool, () => endQuietly(broker, grant, dropAtMs))
-      .then((count) => {
-        ended += count
-        underWay.delete(grant)
-        tried.set(grant, performance.now() + againMs)
-        if (underWay.size === 0) wake()
+export async function beginSweep(broker: Broker, sweeping: Sweeping): Promise<readonly Promise<number>[]> {
+  await orderAll(broker)
+  const tools = (await listDueTools(broker.database.read, broker.ledger.nowMs())).filter((tool) => !sweeping.has(tool))
+  return tools.map((tool) => {
+    const run = sweepTool(broker, tool)
+      .catch((error: unknown) => {
+        broker.log.warn('a tool was not swept: it is again at the next time', { tool, error })
+        return 0
       })
-  }
-
-  while (!broker.isDraining()) {
-    await orderAll(broker)
-    const nowMs = performance.now()
-    const waitedFor = nowMs > untilMs ? new Set(underWay.values()) : undefined
-    const due = underWay.size < queuedMax ? await findDue(broker.database.read, broker.ledger.nowMs(), perLook, after) : []
-    const last = due.at(-1)
-    // From the beginning again once the end was seen: what is left there has been tried, or is being.
-    after = due.length < perLook ? undefined : last
-    const fresh = due.filter(({ grant, tool }) => !underWay.has(grant) && (tried.get(grant) ?? 0) <= nowMs && waitedFor?.has(tool) !== true)
-    fresh.forEach(begin)
-    if (underWay.size > 0) await untilWoken((resolve) => (wake = resolve))
-    else if (after === undefined) break
-  }
-  while (underWay.size > 0) await untilWoken((resolve) => (wake = resolve))
-  return { ended }
+      .finally(() => sweeping.delete(tool))
+    sweeping.set(tool, run)
+    return run
+  })
 }
 
-/** Until there is nothing left to wait for, or it is time to look again. */
-async function untilWoken(listen: (wake: () => void) => void): Promise<void> {
-  let timer: NodeJS.Timeout | undefined
-  await new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, lookEveryMs)
-    listen(resolve)
-  })
-  clearTimeout(timer)
+/** The same, to its end. Returns how many credentials it ended. */
+export async function sweep(broker: Broker): Promise<{ readonly ended: number }> {
+  const counts = await Promise.all(await beginSweep(broker, new Map()))
+  return { ended: counts.reduce((sum, count) => sum + count, 0) }
+}
+
+async function sweepTool(broker: Broker, tool: string): Promise<number> {
+  const tried = new Set<string>()
+  const places = createPlaces(workersPerTool, workersPerTool)
+  let [ended, refused, lingering] = [0, 0, 0]
+  const goesOn = (): boolean => refused < refusalsMax && !broker.isDraining()
+
+  async function endOne(grant: string): Promise<void> {
+    if (!goesOn()) return
+    tried.add(grant)
+    const outcome = await endQuietly(broker, grant)
+    refused = outcome === 'refused' ? refused + 1 : 0
+    if (outcome === 'ended') ended++
+  }
+
+  while (goesOn()) {
+    // What was tried and is due all the same must not hide what comes after it.
+    const found = await findDue(broker.database.read, tool, broker.ledger.nowMs(), perLook + lingering)
+    const due = found.filter((grant) => !tried.has(grant))
+    lingering = found.length - due.length
+    if (due.length === 0) break
+    await Promise.all(due.map((grant) => places.run(tool, () => endOne(grant))))
+  }
+  return ended
 }
 
 /** What is due already is ended also where nothing can be ordered, for nothing can be recorded (invariant 1). */
@@ -101,16 +96,16 @@ async function orderAll(broker: Broker): Promise<void> {
   }
 }
 
-/** 1 if it was ended. What fails is told and left to the next run: one grant must not hold up the others. */
-async function endQuietly(broker: Broker, grant: string, dropAtMs: number): Promise<number> {
-  if (performance.now() > dropAtMs || broker.isDraining()) return 0
+/** What fails is told and left to the next time: one grant must not hold up the others. */
+async function endQuietly(broker: Broker, grant: string): Promise<'ended' | 'refused' | 'other'> {
   try {
-    return (await endCredential(broker, grant)).status === 'ended' ? 1 : 0
+    const { status } = await endCredential(broker, grant)
+    return status === 'ended' ? 'ended' : status === 'retrying' || status === 'stuck' ? 'refused' : 'other'
   } catch (error) {
     // Where nothing can be recorded, endings are carried out all the same (invariant 1).
-    if (error instanceof BrokerError && error.code === 'unavailable' && broker.ledger.held === undefined) return (await endUnclaimed(broker, grant)) ? 1 : 0
+    if (error instanceof BrokerError && error.code === 'unavailable' && broker.ledger.held === undefined) return (await endUnclaimed(broker, grant)) ? 'ended' : 'refused'
     broker.log.warn('a credential was not looked at', { grant, error })
-    return 0
+    return 'refused'
   }
 }
 
@@ -125,13 +120,15 @@ export async function carryRevocations(broker: Broker): Promise<void> {
         if (covered.length === 0) break
         await orderEnds(broker, covered)
       }
-      await commit<void>(broker, {
-        async apply(tx) {
-          await writeCarried(tx, revocation.index)
-          return { result: undefined, unrecorded: 'housekeeping' }
-        },
-      })
     }
+    const last = revocations.at(-1)
+    if (last === undefined) return
+    await commit<void>(broker, {
+      async apply(tx) {
+        await writeCarried(tx, last.index)
+        return { result: undefined, unrecorded: 'housekeeping' }
+      },
+    })
     if (revocations.length < revocationsPerLook) return
   }
 }

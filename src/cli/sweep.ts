@@ -7,6 +7,8 @@ import { adminClient, connectionHelp, connectionOptions } from './connection.ts'
 import { createProgress } from './progress.ts'
 import { formatJson, formatTable, printable } from './terminal.ts'
 
+const rowsMax = 20
+
 /** `stint sweep --orphans`: ends what was made in tools and no live grant stands for. */
 export const sweepCommand: Command = {
   name: 'sweep',
@@ -67,7 +69,7 @@ async function sweepAll(client: AdminClient, tools: readonly string[], dryRun: b
   for (const [done, tool] of tools.entries()) {
     progress.show(() => `looking through ${printable(tool)}, ${done + 1} of ${tools.length}`)
     try {
-      swept.push(await client.sweepOrphans(tool, { dryRun }))
+      swept.push(await sweepOne(client, tool, dryRun, (ended) => progress.show(() => `${ended} ended in ${printable(tool)}, ${done + 1} of ${tools.length}`)))
     } catch (error) {
       // Without the broker, or the right to ask it, every other tool would fail in the same way.
       if (!(error instanceof StintError) || !isOfTool(error)) throw error
@@ -77,6 +79,19 @@ async function sweepAll(client: AdminClient, tools: readonly string[], dryRun: b
     }
   }
   return swept
+}
+
+/** Goes on as long as that ends more: the broker answers before it has ended very many. */
+async function sweepOne(client: AdminClient, tool: string, dryRun: boolean, onEnded: (ended: number) => void): Promise<OrphanSweep> {
+  const ended: OrphanSweep['orphans'][number][] = []
+  for (;;) {
+    const swept = await client.sweepOrphans(tool, { dryRun })
+    const now = swept.orphans.filter((orphan) => orphan.ended)
+    const left = swept.orphans.filter((orphan) => !orphan.ended)
+    if (now.length === 0 || left.length === 0) return { ...swept, found: ended.length + swept.found, orphans: [...ended, ...now, ...left] }
+    ended.push(...now)
+    onEnded(ended.length)
+  }
 }
 
 function isOfTool({ code }: StintError): boolean {
@@ -92,6 +107,8 @@ function describe(one: OrphanSweep | NotSwept, dryRun: boolean): string {
   const left = orphans.length - ended
   const outcome = dryRun ? 'nothing was ended' : `${ended} ended${left === 0 ? '' : `, ${left} left`}`
   if (orphans.length === 0) return `${tool}: ${found} found, each with a live grant\n`
-  const rows = orphans.map((orphan) => [orphan.reference, orphan.grant, orphan.ended ? 'ended' : (orphan.problem ?? 'no live grant')])
-  return `${tool}: ${found} found, ${orphans.length} without a live grant; ${outcome}\n${formatTable(['IN THE TOOL', 'GRANT', 'WHAT BECAME OF IT'], rows, undefined)}`
+  const shown = [...orphans.filter((orphan) => !orphan.ended), ...orphans.filter((orphan) => orphan.ended)].slice(0, rowsMax)
+  const rest = orphans.length === shown.length ? '' : `… and ${orphans.length - shown.length} more: --json lists them\n`
+  const rows = shown.map((orphan) => [orphan.reference, orphan.grant, orphan.ended ? 'ended' : (orphan.problem ?? 'no live grant')])
+  return `${tool}: ${found} found, ${orphans.length} without a live grant; ${outcome}\n${formatTable(['IN THE TOOL', 'GRANT', 'WHAT BECAME OF IT'], rows, undefined)}${rest}`
 }

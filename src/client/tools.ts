@@ -7,12 +7,12 @@ import { encodeSegment } from './path.ts'
 export interface ToolMethods {
   listTools(): Promise<readonly ToolRecord[]>
   checkTool(tool: string): Promise<ToolCheck>
-  /** Ends what the broker made in a tool and no live grant stands for; with `dryRun` only lists it. */
+  /** Ends what the broker made in a tool and no live grant stands for; with `dryRun` only lists it. Of many, it leaves some. */
   sweepOrphans(tool: string, options?: { readonly dryRun?: boolean | undefined }): Promise<OrphanSweep>
 }
 
 const checkingMsMax = 30_000
-const sweepingMsMax = 600_000
+const sweepingMsMax = 90_000
 
 /** The methods of a client that sends with an operator's credential. */
 export function createToolMethods(send: (request: ApiRequest) => Promise<ApiAnswer>): ToolMethods {

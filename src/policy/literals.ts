@@ -4,6 +4,7 @@ import { sensitivities, type Catalog } from './catalog.ts'
 import type { CedarValueJson, Expr, PolicyJson, TypeAndId } from './cedar.ts'
 import { literalValues, readEntity, readNode, readVariable, walkConditions, type ExpressionNode } from './expression.ts'
 import { quote } from './problem.ts'
+import type { AccessRequest } from './request.ts'
 import { actionGroups, listActionGroups } from './schema.ts'
 import { findTargetProblem } from './target.ts'
 
@@ -14,9 +15,9 @@ export interface LiteralProblem {
   readonly literal?: { readonly id: string; readonly type?: string }
 }
 
-// Written as a record so that a stage added to the registry does not compile until it is added here.
+// Written as records so that what is added to them does not compile until it is added here.
 const stages = Object.keys({ sandbox: true, pilot: true, production: true } satisfies Record<Stage, true>)
-const proofs = ['private_key_jwt']
+const proofs = Object.keys({ private_key_jwt: true, stint_token: true } satisfies Record<AccessRequest['proof'], true>)
 
 // As the registry has it: a DNS label. Rooms of one floor share types only.
 const label = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/

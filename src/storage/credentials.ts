@@ -145,18 +145,23 @@ function toColumns(change: CredentialChange): Partial<CredentialTable> {
   }
 }
 
-/** Where a look at what is due has come to. */
-export interface DueCursor {
-  readonly grant: string
-  readonly dueAt: string
+/** The tools of which somebody has to look at a credential by now. */
+export async function listDueTools(db: Kysely<Schema>, nowMs: number): Promise<string[]> {
+  const rows = await db.selectFrom('credential').select('tool').distinct().where('due_at', '<=', formatTime(nowMs)).execute()
+  return rows.map(({ tool }) => tool)
 }
 
-/** Grants whose credential somebody has to look at by now, the longest waiting first, from behind the cursor on. */
-export async function findDue(db: Kysely<Schema>, nowMs: number, max: number, after?: DueCursor): Promise<(DueCursor & { readonly tool: string })[]> {
-  const due = db.selectFrom('credential').select(['grant_id', 'tool', 'due_at']).where('due_at', '<=', formatTime(nowMs))
-  const behind = after === undefined ? due : due.where(sql<boolean>`(due_at, grant_id) > (${after.dueAt}, ${after.grant})`)
-  const rows = await behind.orderBy('due_at').orderBy('grant_id').limit(max).execute()
-  return rows.map((row) => ({ grant: row.grant_id, tool: row.tool, dueAt: row.due_at ?? '' }))
+/** Grants of a tool whose credential somebody has to look at by now, the longest waiting first. */
+export async function findDue(db: Kysely<Schema>, tool: string, nowMs: number, max: number): Promise<string[]> {
+  const rows = await db
+    .selectFrom('credential')
+    .select('grant_id')
+    .where('tool', '=', tool)
+    .where('due_at', '<=', formatTime(nowMs))
+    .orderBy('due_at')
+    .limit(max)
+    .execute()
+  return rows.map((row) => row.grant_id)
 }
 
 /** Grants that are being minted or active, and that the revocation of this index and selector covers. */
@@ -179,10 +184,9 @@ export async function findCovered(db: Kysely<Schema>, index: number, { workload,
 export async function findOfStopped(db: Kysely<Schema>, max: number): Promise<string[]> {
   const rows = await db
     .selectFrom('credential')
-    .innerJoin('workload', 'workload.name', 'credential.workload')
     .select('grant_id')
-    .where('credential.state', 'in', ['minting', 'active'])
-    .where('workload.status', '<>', 'active')
+    .where('state', 'in', ['minting', 'active'])
+    .where('workload', 'in', (eb) => eb.selectFrom('workload').select('name').where('status', '<>', 'active'))
     .limit(max)
     .execute()
   return rows.map((row) => row.grant_id)

@@ -97,7 +97,7 @@ const bad: [string, Event[], string][] = [
   ['an intent by another set', [minting({}, { policy_set: 'c'.repeat(64) })], expect.stringContaining('was decided by the policy set ccc')],
   ['an intent by a suspended workload', [of('workload.suspended'), intent()], 'is by the workload bot, which entry 6 had suspended'],
   ['an intent by an unknown key', [intent({ proof_kid: 'x' })], 'is proven by the key x, which bot did not have'],
-  ['an intent for too long', [intent({ expires_at: iso(11 * minute) })], `expires at ${iso(11 * minute)}, later than its 600 s allow`],
+  ['an intent for too long', [intent({ expires_at: iso(lateMs + 1) })], `expires at ${iso(lateMs + 1)}, later than its 600 s allow`],
   ['an intent without an end', [intent({ expires_at: undefined })], 'does not say when it expires'],
   ['an intent without a connector', [intent({ connector: undefined })], 'does not say which grant is to be made, through which connector'],
   ['an intent without a grant', [intent({ grant: undefined })], 'does not say which grant is to be made, through which connector'],

@@ -1,5 +1,6 @@
 import pg from 'pg'
-import { onTestFinished } from 'vitest'
+import { expect, onTestFinished, vi } from 'vitest'
+import { sweep } from '../../src/broker/sweep.ts'
 import { instanceOf } from '../../src/broker/tools.ts'
 import type { Engine } from '../../src/storage/engine.ts'
 import { startBroker, type BrokerOptions, type TestAgent, type TestBroker } from '../broker.ts'
@@ -184,10 +185,19 @@ export async function look({ broker, agent }: Pick<Lending, 'broker' | 'agent'>,
   return (await call(broker, agent, 'GET', `/v1/grants/${grant}`)).body
 }
 
-/** Lets that much time pass, and what runs by itself run. */
-export async function passTime({ clock, scheduler }: Pick<TestBroker, 'clock' | 'scheduler'>, ms: number): Promise<void> {
-  clock.advance(ms)
+/** Lets that much time pass, and what runs by itself run to its end. */
+export async function passTime(broker: TestBroker, ms: number): Promise<void> {
+  broker.clock.advance(ms)
+  await runJobs(broker)
+}
+
+/** What is due by now, done. */
+export async function runJobs({ broker, scheduler }: TestBroker): Promise<void> {
   await scheduler.tick()
+  await sweep(broker)
+  // What the job has begun goes on by itself.
+  const ending = broker.database.read.selectFrom('credential').select('grant_id').where('state', '=', 'ending').where('owner', 'is not', null)
+  await vi.waitFor(async () => expect(await ending.execute()).toEqual([]), { timeout: 10_000, interval: 5 })
 }
 
 /** The types of the events about one grant, in order. */

@@ -128,6 +128,18 @@ describe.skipIf(inject('postgres').missing !== undefined)('an admin', () => {
     expect(await roles()).toEqual([expect.stringContaining(live.slice(-26))])
     expect(JSON.parse((await asOperator(['sweep', '--orphans', '--json'])).out)).toEqual({ tools: [{ tool: 'ledger', listed: true, found: 1, orphans: [] }] })
 
+    // Many are told of in a few lines, and in all detail to a program.
+    const [names, admins] = [[] as string[], [] as string[]]
+    for (let i = 0; i < 25; i++) names.push(`${role.slice(0, -26)}${String(i).padStart(26, '0')}`)
+    for (const name of names) admins.push(`create role ${name} login; grant ${name} to ${postgres.root} with admin true, inherit true`)
+    await postgres.admin(admins.join(';'))
+    const many = await asOperator(['sweep', '--orphans', '--dry-run'])
+    expect(many.out).toMatch(/^ledger: 26 found, 25 without a live grant; nothing was ended\n/)
+    expect(many.out.trimEnd().split('\n')).toHaveLength(23)
+    expect(many.out).toContain('… and 5 more: --json lists them\n')
+    expect(JSON.parse((await asOperator(['sweep', '--orphans', '--json'])).out).tools[0].orphans.filter(({ ended }: { ended: boolean }) => ended)).toHaveLength(25)
+    expect(await roles()).toHaveLength(1)
+
     expect(await asOperator(['sweep', '--orphans', '--tool', 'tickets'])).toMatchObject({ code: 1, out: expect.stringContaining('tickets: Stint signs the tokens of tickets itself') })
     await site.setRootPassword('another')
     const failed = await asOperator(['sweep', '--orphans'], { errColumns: 80 })

@@ -1,9 +1,9 @@
 import { createPrivateKey, generateKeyPairSync } from 'node:crypto'
 import { setTimeout as pause } from 'node:timers/promises'
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { createCustody } from '../../src/broker/custody.ts'
 import { createSecretReader, putSecret } from '../../src/broker/secrets.ts'
-import { ConnectorError, type MintRequest, type OpenTool } from '../../src/connectors/connector.ts'
+import { ConnectorError, type Custody, type MintRequest, type OpenTool } from '../../src/connectors/connector.ts'
 import { oauthClientConnector } from '../../src/connectors/oauth-client.ts'
 import { systemClock } from '../../src/kernel/clock.ts'
 import { Secret } from '../../src/kernel/secret.ts'
@@ -38,23 +38,22 @@ interface SetUp extends UpstreamOptions {
   readonly config?: readonly string[]
   /** What `sealed:crm-client` holds: by default the client's secret. */
   readonly credential?: (upstream: Upstream) => string
-  readonly waitMsMax?: number
 }
 
 const basic = ['client_id: by-basic', clientSecret, 'token_seconds_max: 600']
 const refreshing = [...basic, 'refresh_token: { from: "sealed:crm-refresh" }']
 
-async function setUp({ config = basic, credential = ({ clientSecret: secret }) => secret, waitMsMax, ...options }: SetUp = {}) {
+async function setUp({ config = basic, credential = ({ clientSecret: secret }) => secret, ...options }: SetUp = {}) {
   const upstream = await startUpstream(options)
   const broker = await startBroker('sqlite', { clock: systemClock })
   await put(broker, 'crm-client', credential(upstream))
   if (config.some((line) => line.includes('crm-refresh'))) await put(broker, 'crm-refresh', await upstream.connect('by-basic', 'contacts.read contacts.write'))
   const clock = { aheadMs: 0 }
   const tool = parseCrm(upstream.issuer, config)
-  const openTool = (): OpenTool => {
-    const custody = createCustody({ ...broker.broker, ...(waitMsMax !== undefined && { waitMsMax }) })
+  const openTool = (wrap = (custody: Custody): Custody => custody): OpenTool => {
+    const custody = createCustody(broker.broker)
     const readSecret = createSecretReader({ ...broker.broker, env: {} })
-    const open = oauthClientConnector.open(tool, { instance: 'a1b2c3d4', nowMs: () => Date.now() + clock.aheadMs, readSecret, custody })
+    const open = oauthClientConnector.open(tool, { instance: 'a1b2c3d4', nowMs: () => Date.now() + clock.aheadMs, readSecret, custody: wrap(custody) })
     onTestFinished(async () => {
       await open.close()
       await custody.close()
@@ -106,7 +105,8 @@ describe('Client credentials', () => {
   })
 
   test.each(keyAlgs)('prove the client by private_key_jwt with a JWK of %s', async (alg) => {
-    const { upstream, tool, open } = await setUp({ config: ['client_id: by-key', byKey, 'token_seconds_max: 600'], credential: ({ keys }) => JSON.stringify(keys[alg]) })
+    const { upstream, tool, open, clock } = await setUp({ config: ['client_id: by-key', byKey, 'token_seconds_max: 600'], credential: ({ keys }) => JSON.stringify(keys[alg]) })
+    clock.aheadMs = 8_000
     const { token, revoke } = await mint(open, tool)
     expect(await upstream.isActive(token)).toBe(true)
     await revoke()
@@ -116,6 +116,8 @@ describe('Client credentials', () => {
     expect([header, claims]).toMatchObject([{ alg, kid: alg }, { iss: 'by-key', sub: 'by-key', aud: upstream.issuer }])
     expect(claims?.['nbf']).toBe(undefined)
     expect(Number(claims?.['exp']) - Number(claims?.['iat'])).toBe(60)
+    // By Stint's own clock (invariant 12).
+    expect(Number(claims?.['iat']) * 1000 - Date.now()).toBeGreaterThan(1_000)
   })
 
   test.each([['PKCS#8', 'pkcs8', 'RS256'], ['PKCS#1', 'pkcs1', 'RS256'], ['SEC1', 'sec1', 'ES256']] as const)('take a key as PEM, too (%s)', async (_, type, alg) => {
@@ -420,6 +422,34 @@ describe('A refresh token', () => {
     expect(await typesOf(broker)).not.toContain('tool.needs_reconnection')
   })
 
+  test('is not sent by who ran out of time as it was taken', async () => {
+    const { upstream, broker, tool, open, openTool } = await setUp({ config: refreshing })
+    const caller = new AbortController()
+    const late = openTool((custody) => ({
+      lend: (source, name, use, signal) =>
+        custody.lend(source, name, async (secret) => {
+          caller.abort()
+          return use(secret)
+        }, signal),
+    }))
+    expect((await failureOf(mint(late, tool, undefined, caller.signal))).outcome).toBe('nothing_done')
+    expect(await upstream.isActive((await mint(open, tool)).token)).toBe(true)
+    expect(upstream.asked('refresh_token')).toHaveLength(1)
+    expect(await typesOf(broker)).not.toContain('tool.needs_reconnection')
+  })
+
+  test('whose successor is not known leaves no access token behind that can be revoked', async () => {
+    const { upstream, tool, open } = await setUp({ config: [...refreshing, 'revocation: true'] })
+    let made = ''
+    upstream.intercept('/token', async (_, forward) => {
+      const body = JSON.parse(String((await forward()).body)) as { access_token: string }
+      made = body.access_token
+      return json({ ...body, refresh_token: 7 })
+    })
+    expect(await failureOf(mint(open, tool))).toMatchObject({ outcome: 'nothing_done', publicMessage: expect.stringContaining('needs reconnection') })
+    expect(await upstream.isActive(made)).toBe(false)
+  })
+
   test('may end with the access token that came of it: then revocation is not for this tool', async () => {
     const { upstream, tool, open } = await setUp({ config: [...refreshing, 'revocation: true'] })
     const { revoke } = await mint(open, tool)
@@ -438,6 +468,19 @@ describe('The upstream', () => {
     upstream.intercept('/.well-known/oauth-authorization-server', async () => ({ status: 404, body: 'not here' }))
     await Promise.all(Array.from({ length: 5 }, () => mint(open, tool)))
     expect(upstream.requests.filter(({ method }) => method === 'GET').map(({ path }) => path)).toEqual(documents)
+  })
+
+  test('that does not publish its metadata any more is told of an end all the same', async () => {
+    const { upstream, tool, open } = await setUp()
+    const { token, revoke } = await mint(open, tool)
+    for (const path of documents) upstream.intercept(path, async () => ({ status: 500 }))
+    // They are asked for again by now.
+    const passed = performance.now() + 700_000
+    const later = vi.spyOn(performance, 'now').mockImplementation(() => passed)
+    onTestFinished(() => later.mockRestore())
+    await revoke()
+    expect(await upstream.isActive(token)).toBe(false)
+    expect(upstream.requests.filter(({ method }) => method === 'GET').length).toBeGreaterThan(1)
   })
 
   test.each([

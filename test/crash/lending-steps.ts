@@ -51,8 +51,8 @@ export function makeAsked({ random }: Pick<Lending, 'random'>, agent: Agent, wit
   return { agent, body, ...(withKey && { key: randomUUID() }), pending: 0, unanswered: false }
 }
 
-/** Asks for a credential, or again for what was asked for under the same key. */
-export async function borrow(lending: Lending, asked: Asked): Promise<void> {
+/** Asks for a credential, or again for what was asked for under the same key. `atRest`: where nobody else is asking for anything, it is given. */
+export async function borrow(lending: Lending, asked: Asked, atRest = false): Promise<void> {
   const { book } = lending
   const { agent, body, key } = asked
   const orders = [...book.orders]
@@ -73,9 +73,9 @@ export async function borrow(lending: Lending, asked: Asked): Promise<void> {
   if (answer.status === 201) return takeLent(lending, asked, answer)
   // Whether the earlier one of the same key was ended is for the log to say.
   asked.unanswered = true
-  if (isExcused(lending, 'a request for a credential', answer)) return
+  if (!atRest && isExcused(lending, 'a request for a credential', answer)) return
   const mayBeEnded = [...book.orders].some((order) => !orders.includes(order) || fits({ ...order, index: Infinity }, { workload: agent.name, task: body.task, index: 0 }))
-  if (answer.status === 409 && (key !== undefined || mayBeEnded || body.ttl_seconds < 60)) return
+  if (answer.status === 409 && !atRest && (key !== undefined || mayBeEnded || body.ttl_seconds < 60)) return
   report(book, `a request of ${agent.name} for a credential was answered ${answer.status} ${answer.text}`)
 }
 

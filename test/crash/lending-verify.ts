@@ -6,7 +6,7 @@ import type { KeptLog } from './kept-log.ts'
 import type { LedgerRole, LedgerTool } from './ledger-tool.ts'
 import { drop, query, stateOfLent, type LentBook } from './lent.ts'
 import { findUnfinished, isLive, type StoredGrant } from './lending-state.ts'
-import { expectEnded, use, type Lending } from './lending-steps.ts'
+import { borrow, expectEnded, use, type Lending } from './lending-steps.ts'
 import type { Site } from './site.ts'
 import { readSnapshot } from './snapshot.ts'
 import { compareState } from './verify.ts'
@@ -127,9 +127,10 @@ export function settleLent(book: LentBook, stored: ReadonlyMap<string, StoredGra
 }
 
 const loginsTried = 3
+const repeatsTried = 2
 const endedKept = 60
 
-/** Tries credentials: some that live, all connections that are open, and the newest that were ended. Forgets older ones. */
+/** Tries credentials: some that live, all connections that are open, requests again that were not answered, and the newest that were ended. Forgets older ones. */
 export async function tryLent(lending: Lending): Promise<void> {
   const { book, random, nowMs } = lending
   const all = [...book.lent.values()].sort((a, b) => a.index - b.index)
@@ -144,6 +145,11 @@ export async function tryLent(lending: Lending): Promise<void> {
   for (let i = 0; i < loginsTried; i++) {
     const lent = random.pick(idle)
     if (lent !== undefined) await use(lending, lent)
+  }
+  for (const asked of [...book.toRepeat].slice(0, repeatsTried)) {
+    book.toRepeat.delete(asked)
+    book.counts.repeated++
+    await borrow(lending, asked, true)
   }
   const ended = all.filter((lent) => lent.ended === 'yes')
   for (const lent of ended.slice(-2)) await expectEnded(lending, lent)

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { admin, ask, call, lend, lifeOf, listRoles, look, opens, passTime, startLending, type Lending } from '../broker/lending.ts'
+import { admin, ask, call, lend, lifeOf, listRoles, look, opens, passTime, runJobs, startLending, type Lending } from '../broker/lending.ts'
 import { startBroker } from '../broker.ts'
 import { describeEngines, describePostgres } from '../harness.ts'
 
@@ -185,10 +185,10 @@ describePostgres('A clock that is set', () => {
       expect(next.expires_at).toBe(short.expires_at)
     }
     broker.clock.set(Date.parse(short.expires_at))
-    await broker.scheduler.tick()
+    await runJobs(broker)
     expect(await opens(lending, short)).toBe(false)
     broker.clock.set(Date.parse(long.expires_at))
-    await broker.scheduler.tick()
+    await runJobs(broker)
     expect(await opens(lending, long)).toBe(false)
     expect(await listRoles(lending)).toEqual([])
   })

@@ -11,7 +11,8 @@ export async function createCredentials(db: Kysely<never>, engine: Engine): Prom
       connector ${text} not null, policy_set ${text} not null, state ${text} not null, cause ${text}, effect ${text} not null,
       owner ${text}, lease_until ${text}, due_at ${text}, tries ${int} not null, reference ${text}, handle ${text},
       handle_version ${int}, token_hash ${text}, dies_at ${text}, problem ${text}, ended_at ${text}) ${options}`,
-    'create index credential_due on credential (due_at) where due_at is not null',
+    'create index credential_due on credential (tool, due_at) where due_at is not null',
+    'create index credential_by_workload on credential (workload, state)',
     "create index credential_live on credential (tool, grant_id) where due_at is not null or state = 'stuck'",
     'create index credential_by_state on credential (state, grant_id)',
     'create unique index credential_by_token on credential (token_hash) where token_hash is not null',
@@ -30,8 +31,9 @@ export async function createCredentials(db: Kysely<never>, engine: Engine): Prom
       problem ${text}) ${options}`,
     // How far the revocations of many grants have been carried to what lives in outside systems.
     `create table sweep (id ${int} primary key check (id = 1), revocations_carried ${int} not null) ${options}`,
-    'insert into sweep (id, revocations_carried) values (1, -1)',
     ...(engine === 'sqlite' ? sqliteRevocation : postgresRevocation),
+    // Nothing lives outside yet that an earlier one could cover.
+    'insert into sweep (id, revocations_carried) select 1, coalesce(max(idx), -1) from revocation',
     'create index grants_alive_by_tool on grants (tool, expires_at)',
     ...(engine === 'sqlite' ? sqliteGuard : postgresGuard),
   ]

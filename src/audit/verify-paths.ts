@@ -1,0 +1,37 @@
+/** The members that are read of an entry about a request. */
+export const paths = [
+  'actions',
+  'actor',
+  'audience',
+  'connector',
+  'decision.errors',
+  'decision.input.actions',
+  'decision.input.context.now.__extn.arg',
+  'decision.input.context.task',
+  'decision.input.context.ttl.__extn.arg',
+  'decision.input.principal',
+  'decision.input.resource',
+  'decision.policy_set',
+  'decision.reasons',
+  'decision.verdict',
+  'ends',
+  'expires_at',
+  'grant',
+  'index',
+  'proof_grant',
+  'proof_kid',
+  'renews',
+  'salt',
+  'target',
+  'task',
+  'time',
+  'token_kid',
+  'tool',
+  'ttl_seconds',
+  'type',
+  'v',
+  'workload',
+] as const
+
+/** Each path is found by its place. */
+export const at = Object.fromEntries(paths.map((path, i) => [path, i])) as Record<(typeof paths)[number], number>
