@@ -17,7 +17,7 @@ import { createCustody } from './broker/custody.ts'
 import { forgetRepeats } from './broker/idempotency.ts'
 import { revokeOnRecord } from './broker/revoke.ts'
 import { createSecretReader } from './broker/secrets.ts'
-import { beginSweep, type Sweeping } from './broker/sweep.ts'
+import { keepSweeping } from './broker/sweep.ts'
 import { createTools, instanceOf } from './broker/tools.ts'
 import { createTurns } from './broker/turns.ts'
 import { createUnrecordedEndings, recordUnrecorded } from './broker/unrecorded.ts'
@@ -158,6 +158,7 @@ export async function compose(parts: Parts): Promise<Composition> {
     ...(policyFolder && { policyFolder }),
     tools,
     unrecorded: createUnrecordedEndings(),
+    sweeping: new Map(),
     processId: newId('process', clock.nowMs(), random),
     pass: parts.pass ?? (() => undefined),
     rotateKeysAfterMs: (parts.rotateKeysAfterDays ?? 30) * 86_400_000,
@@ -188,7 +189,6 @@ export async function compose(parts: Parts): Promise<Composition> {
     policiesStarted = true
   }
   if (ledger.held === undefined) await startPolicies()
-  const sweeping: Sweeping = new Map()
   /** What commits, which is nothing that can be done while the ledger is held. */
   const committing: readonly Job[] = [
     { name: 'record refusals', everyMs: 10_000, run: () => broker.refusals.flush() },
@@ -198,7 +198,7 @@ export async function compose(parts: Parts): Promise<Composition> {
     // Twice within the second in which a change is to be signed.
     { name: 'sign checkpoints', everyMs: 500, run: () => advanceCheckpoint(broker).then(() => undefined) },
     { name: 'look at the policy folder', everyMs: 1_500, run: async () => (policiesStarted ? policyFolder?.look() : startPolicies()) },
-    { name: 'end what is to end', everyMs: 500, run: () => beginSweep(broker, sweeping).then(() => undefined) },
+    { name: 'end what is to end', everyMs: 500, run: () => keepSweeping(broker) },
     { name: 'mark secrets that were lost', everyMs: 5_000, run: () => custody.sweep() },
     { name: 'record what was ended unrecorded', everyMs: 2_000, run: () => recordUnrecorded(broker, ({ caller, target, reason }) => revokeOnRecord(broker, caller, target, reason)) },
     { name: 'forget idempotency keys', everyMs: 3_600_000, run: () => forgetRepeats(broker) },
@@ -240,7 +240,7 @@ export async function compose(parts: Parts): Promise<Composition> {
     async close() {
       draining = true
       await scheduler.stop()
-      await Promise.all(sweeping.values())
+      await Promise.all(broker.sweeping.values())
       await broker.refusals.flush(true)
       await custody.close()
       await keepLast(broker)

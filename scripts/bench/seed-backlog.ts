@@ -4,6 +4,7 @@ import type { Broker } from '../../src/broker/broker.ts'
 import { issueGrant } from '../../src/broker/issue.ts'
 import { formatTime } from '../../src/kernel/clock.ts'
 import { newId } from '../../src/kernel/ids.ts'
+import { handlePlace } from '../../src/storage/credentials.ts'
 import type { CredentialTable } from '../../src/storage/schema.ts'
 import { createAsserter, type Signer } from './bodies.ts'
 
@@ -33,7 +34,7 @@ export async function lendExpired(broker: Broker, [signer]: readonly Signer[], {
 
 /** So many more grants with the rows and entries that this one has, all but its role in the tool. */
 async function recordLike(broker: Broker, model: string, count: number): Promise<void> {
-  const { database, ledger, random } = broker
+  const { database, ledger, random, sealer } = broker
   const grant = await database.read.selectFrom('grants').selectAll().where('id', '=', model).executeTakeFirstOrThrow()
   const credential = await database.read.selectFrom('credential').selectAll().where('grant_id', '=', model).executeTakeFirstOrThrow()
   const bodies = await database.read.selectFrom('audit_event').select('body').where('grant_id', '=', model).orderBy('idx').execute()
@@ -43,6 +44,8 @@ async function recordLike(broker: Broker, model: string, count: number): Promise
     return event as unknown as AuditEvent
   })
   if (minting?.type !== 'grant.minting' || activated?.type !== 'grant.activated') throw new Error('the model was not lent')
+  const { handle, handle_version: version } = credential
+  const opened = handle !== null && version !== null ? sealer.open({ ciphertext: handle, version }, handlePlace(model)) : undefined
   const { issued_index: _issued, issued_at: _at, revoked_index: _revoked, ...row } = grant
   for (let made = 0; made < count; made += rowsAtOnce) {
     const nowMs = ledger.nowMs()
@@ -57,7 +60,10 @@ async function recordLike(broker: Broker, model: string, count: number): Promise
       ),
     )
     // Beside the ledger, which would take a savepoint for each.
-    const rows: Insertable<CredentialTable>[] = ids.map((id) => ({ ...credential, grant_id: id, due_at: expiresAt }))
+    const rows: Insertable<CredentialTable>[] = ids.map((id) => {
+      const sealed = opened && sealer.seal(opened, handlePlace(id))
+      return { ...credential, grant_id: id, due_at: expiresAt, ...(sealed && { handle: sealed.ciphertext, handle_version: sealed.version }) }
+    })
     await database.maintenance.insertInto('credential').values(rows).execute()
   }
 }

@@ -188,7 +188,7 @@ export type AuditEvent =
     })
   /** Requests of a workload that was over its own limit and was told to wait. */
   | (OfWorkload & { type: 'requests.limited'; count: number; since: string; until: string })
-  | (OfWorkload & { type: 'introspection.refused' | 'revocation.refused'; grant: string; proof_kid?: string })
+  | (OfWorkload & Proven & { type: 'introspection.refused' | 'revocation.refused'; grant: string })
   /** A workload named a grant that is another's. */
   | (OfWorkload & Proven & { type: 'access.refused'; grant: string; method: string; route: string })
 
@@ -203,7 +203,7 @@ const ofRequest = ['workload', 'tool', 'actions', 'target', 'task', 'ttl_seconds
 const ofGrant = ['workload', 'grant', 'tool', 'task'] as const
 const ofKey = ['workload', 'kid', 'alg'] as const
 const ofStatus = ['workload', 'reason'] as const
-const ofForeignGrant = ['workload', 'grant', 'proof_kid'] as const
+const ofForeignGrant = ['workload', 'grant', ...proven] as const
 
 /** The allow-list: which fields an event of a type may carry, and no others (checked when it is written). */
 export const eventFields: { readonly [T in AuditEventType]: readonly FieldsOf<T>[] } = {

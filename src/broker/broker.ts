@@ -18,6 +18,7 @@ import type { Knowledge } from './knowledge.ts'
 import type { Refusals } from './refusals.ts'
 import type { PolicyFolder } from './reload-policy.ts'
 import type { CompanyIssuer } from './sign-in.ts'
+import type { Sweeping } from './sweep.ts'
 import type { Tools } from './tools.ts'
 import type { Turns } from './turns.ts'
 import type { UnrecordedEndings } from './unrecorded.ts'
@@ -45,6 +46,7 @@ export interface Broker {
   readonly tools: Tools
   /** What was ended outside while the log could not be written. */
   readonly unrecorded: UnrecordedEndings
+  readonly sweeping: Sweeping
   /** Names this process among those of one database, as long as it lives. */
   readonly processId: string
   /** Told of each step of lending and ending; does nothing but in tests that stop a broker there. */

@@ -93,18 +93,15 @@ async function claim(broker: Broker, id: string, tool: Tool, undo: OpenTool['und
       // A mint whose answer was lost may still be at work in the tool: nobody looks for it before its lease is over.
       if (owner !== undefined && leaseUntilMs > timeMs) return unchanged({ status: 'retrying', nextAtMs: leaseUntilMs })
       if (state === 'stuck') return unchanged({ status: 'stuck', problem: credential.problem ?? '' })
-      // Where the tool gives no more time than it has, that is the end of the grant.
-      const expiresAtMs = Math.min(grant.expiresAtMs, credential.diesAtMs ?? Infinity)
-      const over = grant.revokedIndex !== undefined ? 'revoked' : expiresAtMs <= timeMs ? 'expired' : undefined
-      if (state === 'active' && over === undefined) {
-        await noteCredential(tx, id, { dueAtMs: expiresAtMs })
+      const cause = findCause(grant, credential, timeMs)
+      if (cause === undefined) {
+        await noteCredential(tx, id, { dueAtMs: endOf(grant, credential) })
         return unchanged({ status: 'alive' })
       }
       if (undo !== 'by_grant' && credential.handle === undefined && state !== 'active') {
         const detail = credential.problem ?? 'The broker stopped while the tool was being asked.'
         return loseMint({ tx, grant, credential, timeMs, detail, livesMs: undo.livesSecondsMax * 1000 })
       }
-      const cause: EndCause = credential.cause ?? (state === 'minting' || state === 'unknown' ? 'undone' : (over ?? 'revoked'))
       const leased = { owner: broker.processId, leaseUntilMs: timeMs + leaseMs, dueAtMs: timeMs + leaseMs, tries: credential.tries + 1, cause }
       if (state === 'ending') await noteCredential(tx, id, leased)
       else await stepCredential(tx, credential, 'end_ordered', leased)
@@ -113,6 +110,20 @@ async function claim(broker: Broker, id: string, tool: Tool, undo: OpenTool['und
     },
   })
   return result
+}
+
+/** When a grant that lives ends by itself: where the tool gives less time than Stint, that is its end. */
+function endOf({ expiresAtMs }: StoredGrant, { diesAtMs = Infinity }: StoredCredential): number {
+  return Math.min(expiresAtMs, diesAtMs)
+}
+
+/** Why a credential is to end, or `undefined` while it is not. */
+function findCause(grant: StoredGrant, credential: StoredCredential, timeMs: number): EndCause | undefined {
+  if (credential.cause !== undefined) return credential.cause
+  if (credential.state === 'minting' || credential.state === 'unknown') return 'undone'
+  if (grant.revokedIndex !== undefined) return 'revoked'
+  if (endOf(grant, credential) <= timeMs) return 'expired'
+  return credential.state === 'active' ? undefined : 'revoked'
 }
 
 interface Lost {
@@ -213,12 +224,14 @@ async function recordStuck(tx: Lost['tx'], grant: StoredGrant, now: StoredCreden
 /** Of what cannot even be tried: nobody would find it otherwise. */
 async function giveUp(broker: Broker, id: string, detail: string): Promise<Ending> {
   const { result } = await commit<Ending>(broker, {
-    async apply(tx) {
+    async apply(tx, { timeMs }) {
       const [grant, credential] = [await findGrant(tx, id), await findCredential(tx, id)]
       if (grant === undefined || credential === undefined || isOver(credential.state)) return { result: { status: 'over' }, unrecorded: 'nothing changed' }
+      const cause = findCause(grant, credential, timeMs)
+      if (cause === undefined) return { result: { status: 'alive' }, unrecorded: 'nothing changed' }
       if (credential.state === 'stuck') return { result: { status: 'stuck', problem: detail }, unrecorded: 'nothing changed' }
       let state: GrantState | undefined = credential.state
-      if (state !== 'ending') state = await stepCredential(tx, credential, 'end_ordered', { cause: 'revoked' })
+      if (state !== 'ending') state = await stepCredential(tx, credential, 'end_ordered', { cause })
       if (state !== 'ending') return { result: { status: 'over' }, unrecorded: 'nothing changed' }
       return recordStuck(tx, grant, { ...credential, state }, detail)
     },

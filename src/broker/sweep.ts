@@ -34,16 +34,37 @@ const refusalsMax = 8
 /** The tools that are being swept, each by itself, with how many credentials of it were ended. */
 export type Sweeping = Map<string, Promise<number>>
 
+/** How long one run waits for its tools. One that hangs is swept on, while the next runs look after the others. */
+const waitMsMax = 2_000
+
 /**
- * Begins to end everything that is to end (invariant 11): carries revocations of many to what they cover, stops what a stopped
- * workload still has, undoes what a crash or a lost answer left, expires, and tries again what a tool refused. Returns the
- * tools that it has begun with; one that is still being swept is left to that. What several processes do at once, each
- * credential's claim sorts out.
+ * Ends everything that is to end (invariant 11): carries revocations of many to what they cover, stops what a stopped workload
+ * still has, undoes what a crash or a lost answer left, expires, and tries again what a tool refused. What several processes
+ * do at once, each credential's claim sorts out.
  */
-export async function beginSweep(broker: Broker, sweeping: Sweeping): Promise<readonly Promise<number>[]> {
+export async function keepSweeping(broker: Broker): Promise<void> {
+  await beginSweep(broker)
+  let timer: NodeJS.Timeout | undefined
+  const limit = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, waitMsMax)
+  })
+  await Promise.race([Promise.all(broker.sweeping.values()), limit])
+  clearTimeout(timer)
+}
+
+/** The same, to its end. Returns how many credentials were ended. */
+export async function sweep(broker: Broker): Promise<{ readonly ended: number }> {
+  await beginSweep(broker)
+  const counts = await Promise.all(broker.sweeping.values())
+  return { ended: counts.reduce((sum, count) => sum + count, 0) }
+}
+
+/** Begins with every tool of which something is due and that is not being swept already. */
+async function beginSweep(broker: Broker): Promise<void> {
+  const { sweeping } = broker
   await orderAll(broker)
   const tools = (await listDueTools(broker.database.read, broker.ledger.nowMs())).filter((tool) => !sweeping.has(tool))
-  return tools.map((tool) => {
+  for (const tool of tools) {
     const run = sweepTool(broker, tool)
       .catch((error: unknown) => {
         broker.log.warn('a tool was not swept: it is again at the next time', { tool, error })
@@ -51,14 +72,7 @@ export async function beginSweep(broker: Broker, sweeping: Sweeping): Promise<re
       })
       .finally(() => sweeping.delete(tool))
     sweeping.set(tool, run)
-    return run
-  })
-}
-
-/** The same, to its end. Returns how many credentials it ended. */
-export async function sweep(broker: Broker): Promise<{ readonly ended: number }> {
-  const counts = await Promise.all(await beginSweep(broker, new Map()))
-  return { ended: counts.reduce((sum, count) => sum + count, 0) }
+  }
 }
 
 async function sweepTool(broker: Broker, tool: string): Promise<number> {

@@ -1,6 +1,6 @@
 import { readAuditIndex, readObject, readObjects, type Shape } from './answer.ts'
-import { clientError } from './errors.ts'
 import type { ApiAnswer, ApiRequest } from './http.ts'
+import { encodeSegment } from './path.ts'
 import type { Recorded, SecretPage, SecretQuery, SecretRecord } from './records.ts'
 
 /** What an operator may do about the secrets that the broker keeps for tools: a part of `AdminClient`. */
@@ -15,9 +15,7 @@ export function createSecretMethods(send: (request: ApiRequest) => Promise<ApiAn
   const path = '/v1/secrets'
   return {
     async putSecret(name, value) {
-      // A dot segment would vanish from the URL and ask for something else.
-      if (name === '' || name === '.' || name === '..') throw clientError('invalid_option', "the secret's name is missing or malformed.")
-      const { body, headers } = await send({ method: 'PUT', path: `${path}/${encodeURIComponent(name)}`, json: { value } })
+      const { body, headers } = await send({ method: 'PUT', path: `${path}/${encodeSegment(name, "the secret's name")}`, json: { value } })
       return { ...readSecret(body), ...readAuditIndex(headers) }
     },
     async listSecrets(query = {}) {

@@ -188,9 +188,14 @@ sys.stdout.write(said.decode()); sys.exit(os.waitstatus_to_exitcode(status))`
   it('gives back although nobody reads on what it says', async () => {
     const site = await startGrantsSite()
     const env = { STINT_URL: site.url, STINT_WORKLOAD: 'bot', STINT_KEY_FILE: site.keyFile }
-    // The warning that the token goes on no longer finds its reader gone.
-    await runShell(`npx stint grant tickets read --ttl 3s -- sh -c 'exec > /dev/null 2>&1; sleep 2.6' 2>&1 | true`, { cwd: site.folder, env })
-    const { entries } = await site.admin.listAudit({ limit: 100, tool: 'tickets' })
+    const list = async () => (await site.admin.listAudit({ limit: 100, tool: 'tickets' })).entries
+    // The warning that the token goes on no longer finds its reader gone. The command ends once that was to be said.
+    const done = join(site.folder, 'done')
+    const ran = runShell(`npx stint grant tickets read --ttl 9s -- sh -c 'exec > /dev/null 2>&1; until test -e done; do sleep 0.05; done; sleep 0.3' 2>&1 | true`, { cwd: site.folder, env })
+    await vi.waitFor(async () => expect((await list()).filter(({ type }) => type === 'grant.revoked')).toHaveLength(1), { timeout: 20_000, interval: 100 })
+    writeFileSync(done, '')
+    await ran
+    const entries = await list()
     const first = entries.find(({ type, event }) => type === 'grant.issued' && event['renews'] === undefined)?.event['grant']
     expect(entries.filter(({ type }) => type === 'grant.issued')).toHaveLength(2)
     expect(entries.some(({ type, event }) => type === 'grant.revoked' && event['grant'] === first)).toBe(true)
