@@ -80,9 +80,9 @@ export async function findCredential(db: Kysely<Schema>, grant: string): Promise
   return row && toCredential(row)
 }
 
-/** The grant under which a bearer token was lent, by the token's hash. */
+/** The newest grant under which a bearer token was lent, by the token's hash: an upstream may answer the same one twice. */
 export async function findGrantOfToken(db: Kysely<Schema>, tokenHash: string): Promise<string | undefined> {
-  return (await db.selectFrom('credential').select('grant_id').where('token_hash', '=', tokenHash).executeTakeFirst())?.grant_id
+  return (await db.selectFrom('credential').select('grant_id').where('token_hash', '=', tokenHash).orderBy('grant_id', 'desc').executeTakeFirst())?.grant_id
 }
 
 /** What changes beside the state. Times in milliseconds; `undefined` leaves a column as it is, `null` clears it. */

@@ -15,7 +15,7 @@ export async function createCredentials(db: Kysely<never>, engine: Engine): Prom
     'create index credential_by_workload on credential (workload, state)',
     "create index credential_live on credential (tool, grant_id) where due_at is not null or state = 'stuck'",
     'create index credential_by_state on credential (state, grant_id)',
-    'create unique index credential_by_token on credential (token_hash) where token_hash is not null',
+    'create index credential_by_token on credential (token_hash) where token_hash is not null',
     `create table renewal (
       grant_id ${text} primary key references grants (id), renews ${text} not null, first_issued_at ${text} not null) ${options}`,
     `create table idempotency_key (
