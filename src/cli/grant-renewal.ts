@@ -7,6 +7,8 @@ import { formatInstant, printable } from './terminal.ts'
 
 /** How long before its end a grant is renewed at the earliest. */
 const leadMsMax = 60_000
+/** Between one request and the next. */
+const pauseMsMin = 500
 const pauseMsMax = 5_000
 
 /** A grant that a command runs with, and until when it lives by the broker's clock. */
@@ -60,11 +62,11 @@ export async function keepRenewed(client: AgentClient, held: HeldGrant, { ttlSec
       held.expiresAt = renewed.expiresAt
       if (renewed.expiresAt.getTime() >= renewed.renewableUntil.getTime()) return 'that is the longest life that its tool gives'
       lifeMs = restMs()
-      waitMs = lifeMs - Math.min(leadMsMax, lifeMs / 3)
+      waitMs = Math.max(pauseMsMin, lifeMs - Math.min(leadMsMax, lifeMs / 3))
       return undefined
     } catch (error) {
       waitMs = Math.min(pauseMsMax, restMs() / 3)
-      if ((isPassing(error) || (error instanceof StintError && error.code === 'timed_out')) && waitMs > 500) return undefined
+      if ((isPassing(error) || (error instanceof StintError && error.code === 'timed_out')) && waitMs > pauseMsMin) return undefined
       return error instanceof Error ? error.message : 'for an unknown reason'
     }
   }

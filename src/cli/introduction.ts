@@ -9,6 +9,7 @@ import type { Io } from './command.ts'
 import { showLoan } from './introduction-loan.ts'
 import type { Warehouse } from './sample/warehouse.ts'
 import { createKeyFile } from './key-file.ts'
+import { quoteArgument } from './shell.ts'
 
 export interface IntroductionOptions {
   readonly running: RunningBroker
@@ -110,11 +111,6 @@ function summarise(event: Readonly<Record<string, unknown>>): Record<string, unk
   const { index, time, type, workload, grant, tool, actions, task, expires_at, ends, decision } = event
   const { verdict, reasons, policy_set } = (decision ?? {}) as Record<string, unknown>
   return { index, time, type, workload, grant, tool, actions, task, expires_at, ends, decision: { verdict, reasons, policy_set } }
-}
-
-/** A path as an argument that a shell takes for one word. */
-function quoteArgument(text: string): string {
-  return /^[\w./@:+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
 }
 
 function indent(text: string): string {

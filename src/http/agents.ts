@@ -17,7 +17,7 @@ export function agentCredentials(c: RouteContext): ClientCredentials {
   const assertion = c.req.header(assertionHeader)
   const token = bearerOf(c)
   if (assertion !== undefined && c.req.header('authorization') !== undefined) {
-    throw new BrokerError({ code: 'invalid_input', publicMessage: 'The request proves itself twice: send a Client-Assertion or an Authorization header, not both.' })
+    throw new BrokerError({ code: 'invalid_client', publicMessage: 'The request proves itself twice: send a Client-Assertion or an Authorization header, not both.' })
   }
   const onProven = (workload: string): void => c.set('workload', workload)
   const fits = (text: string | undefined): string | undefined => (text === undefined || text.length > lengthMax ? undefined : text)

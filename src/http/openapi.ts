@@ -162,7 +162,7 @@ function describeError(route: Route, codes: readonly ErrorCode[], convert: Conve
     headers: referToHeaders(
       'Stint-Request-Id',
       ...(waits ? (['Retry-After'] as const) : []),
-      ...(codes.includes('unauthenticated') ? (['WWW-Authenticate'] as const) : []),
+      ...(codes.includes('unauthenticated') || (!oauth && codes.includes('invalid_client')) ? (['WWW-Authenticate'] as const) : []),
     ),
     content: oauth
       ? { 'application/json': { schema: convert(oauthErrorAnswer, 'output') } }

@@ -122,6 +122,8 @@ export function describeOAuthError({ code, publicMessage }: BrokerError): { stat
 /** RFC 9457 problem details; `type` is stable, `detail` is for people. */
 export function answerProblem(c: Context, error: BrokerError, requestId: string): Response {
   setErrorHeaders(c, error)
+  // RFC 9110 §11.6.1. OAuth's endpoints say how they are authenticated at in their metadata instead (RFC 6749 §5.2).
+  if (error.code === 'invalid_client') c.header('www-authenticate', 'Bearer realm="stint"')
   const { status, body } = describeProblem(error, requestId)
   return c.body(body, status, { 'content-type': 'application/problem+json' })
 }

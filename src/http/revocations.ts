@@ -31,7 +31,13 @@ const revocationBody = z
   .refine(({ suspend, workload, owner, tool, task, before }) => suspend === undefined || (workload !== undefined && [owner, tool, task, before].every((member) => member === undefined)), {
     message: 'must name a workload, and nothing else, to suspend it',
   })
-  .meta({ oneOf: [{ required: ['grant'], not: { anyOf: selecting } }, { anyOf: selecting, not: { required: ['grant'] } }] })
+  .meta({
+    oneOf: [
+      { required: ['grant'], not: { anyOf: [...selecting, { required: ['suspend'] }] } },
+      { required: ['workload', 'suspend'], not: { anyOf: ['grant', 'owner', 'tool', 'task', 'before'].map((member) => ({ required: [member] })) } },
+      { anyOf: selecting, not: { anyOf: [{ required: ['grant'] }, { required: ['suspend'] }] } },
+    ],
+  })
 
 const revocationAnswer = z.strictObject({
   revoked: z.int(),

@@ -66,6 +66,28 @@ describePostgres('While a credential is being made', (postgres) => {
     expect((await look(lending, grant)).state).toBe('revoked')
   })
 
+  test('a revocation of many that is on record, but not carried to it yet, keeps it from being given', async () => {
+    const [reached, recorded, gate, never] = [Promise.withResolvers<string>(), Promise.withResolvers<undefined>(), Promise.withResolvers<undefined>(), Promise.withResolvers<undefined>()]
+    const lending = await startLending('sqlite', {
+      pass: async (point, grant) => {
+        if (point === 'outside_answered') return reached.resolve(grant), gate.promise.then(() => undefined)
+        if (point === 'end_ordered') return recorded.resolve(undefined), never.promise.then(() => undefined)
+        return undefined
+      },
+    })
+    const { broker, agent } = lending
+    const asking = ask(broker, agent, wish)
+    const grant = await reached.promise
+    const revoking = admin(broker, 'POST', '/v1/revocations', { workload: 'bot' })
+    await recorded.promise
+    gate.resolve(undefined)
+    expect((await asking).status).toBe(409)
+    expect(await listRoles(lending)).toEqual([])
+    expect(await lifeOf(broker, grant)).toEqual(['grant.minting', 'grant.ended'])
+    never.resolve(undefined)
+    expect((await revoking).body.grants).toMatchObject([{ grant, outcome: 'revoked' }])
+  })
+
   test('by a process that has slept through its lease, what it made is ended when it wakes', async () => {
     const lending = await startHalting(postgres, 'outside_answered')
     const { broker, agent, reached, letGo } = lending

@@ -114,7 +114,7 @@ async function copyRows({ broker }: Lending, id: string, count: number): Promise
     for (let i = 0; i < count; i += 50) {
       const some = ids.slice(i, i + 50)
       await db.insertInto('grants').values(some.map((one) => ({ ...grant, id: one }))).execute()
-      await db.insertInto('credential').values(some.map((one) => ({ ...credential, grant_id: one }))).execute()
+      await db.insertInto('credential').values(some.map((one) => ({ ...credential, grant_id: one, handle: null, handle_version: null }))).execute()
     }
   })
   const size = async (table: 'grants' | 'credential') => (await read.selectFrom(table).select(table === 'grants' ? 'id' : 'grant_id').execute()).length

@@ -3,7 +3,7 @@ import { describeConnector, type Prepare } from './contract.ts'
 
 const endpoints = ['/token', '/token/revocation', '/.well-known/oauth-authorization-server', '/.well-known/openid-configuration']
 
-const prepare: Prepare = async () => {
+const prepare = (checked: boolean): Prepare => async () => {
   const upstream = await startUpstream({ accessTokenSeconds: 3_600 })
   return {
     tool: 'crm',
@@ -19,13 +19,13 @@ config:
   client_id: by-basic
   client_secret: { from: "env:CRM_SECRET" }
   token_seconds_max: 3600
-  tokens_are_checked: true
+  tokens_are_checked: ${checked}
   private_network: true
 `,
     env: { CRM_SECRET: upstream.clientSecret },
     rootSecrets: [upstream.clientSecret],
     actions: ['contacts.read'],
-    effect: 'immediate',
+    effect: checked ? 'immediate' : 'expiry',
     use: ({ credential }) => upstream.isActive(String(credential['access_token'])),
     // What a token is good for is its scope: an API asks for no more than that.
     useMore: async ({ credential }) => credential['scope'] !== 'contacts.read',
@@ -38,4 +38,5 @@ config:
   }
 }
 
-describeConnector('oauth-client', prepare)
+describeConnector('oauth-client', prepare(true))
+describeConnector('oauth-client, of whose upstream nobody asks about tokens,', prepare(false))

@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { writeSync } from 'node:fs'
 import { flushCompileCache } from 'node:module'
 import type { Waypoint } from '../../src/broker/waypoints.ts'
@@ -5,8 +6,14 @@ import { createStderrLog, readConfig } from '../../src/cli/serve.ts'
 import { startProduction } from '../../src/main.ts'
 import { lastWords, type Death, type Order } from './hooks.ts'
 
-/** A broker in production that does what its parent says. Its arguments are the configuration, and orders for the start, as JSON. */
-const [, , file = '', first = '[]'] = process.argv
+/**
+ * A broker in production that does what its parent says. Its argument is the configuration; it starts with its first message,
+ * the orders for the start, so that it can be loaded before it is needed.
+ */
+const [, , file = ''] = process.argv
+// It may not live to do so at its end.
+flushCompileCache()
+const [first] = (await once(process, 'message')) as [readonly Exclude<Order, 'tick'>[]]
 let offMs = 0
 let death: Death | undefined
 let passed = 0
@@ -16,8 +23,8 @@ function die(point: Waypoint): void {
   process.kill(process.pid, 'SIGKILL')
 }
 
-function pass(point: Waypoint): void {
-  if (death?.point !== point || ++passed !== death.times) return
+function pass(point: Waypoint, grant: string): void {
+  if (death?.point !== point || (death.ofMany === true) !== (grant === '') || ++passed !== death.times) return
   if (death.afterMs === undefined) die(point)
   else setTimeout(die, death.afterMs, point)
 }
@@ -28,16 +35,13 @@ async function obey(order: Order): Promise<void> {
   else [death, passed] = [order.death, 0]
 }
 
-// Its parent's own, as `site.ts` writes them.
-for (const order of JSON.parse(first) as Exclude<Order, 'tick'>[]) {
+for (const order of first) {
   if ('offMs' in order) offMs = order.offMs
   else death = order.death
 }
 const config = readConfig(file)
 const log = createStderrLog({ err: (text) => void process.stderr.write(text) }, config.log.level)
 const running = await startProduction(config, process.env, log, { nowMs: () => Date.now() + offMs }, pass)
-// It may not live to do so at its end.
-flushCompileCache()
 process.on('message', (order) => {
   // Its parent sends no others.
   void obey(order as Order).then(() => process.send?.('done'))

@@ -1,9 +1,10 @@
 import type { Waypoint } from '../../src/broker/waypoints.ts'
 
-/** Where a broker is to die: when it passes that point for the n-th time from now on, at once or a little later. */
+/** Where a broker is to die: when it passes that point for the n-th time from now on, at once or a little later; of many grants at once, or of one. */
 export interface Death {
   readonly point: Waypoint
   readonly times: number
+  readonly ofMany?: boolean
   readonly afterMs?: number
 }
 

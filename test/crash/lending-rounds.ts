@@ -110,22 +110,24 @@ interface Run extends LendingOptions {
   left: Plan[]
 }
 
-/** How the next broker is killed: at a point, a little after it while the tool is at work, or at random. */
-export type Plan = { readonly point: Waypoint; readonly later: boolean } | 'at random'
+/** How the next broker is killed: at a point, a little after it while the tool is at work, at a point of many grants, or at random. */
+export type Plan = { readonly point: Waypoint; readonly later?: boolean; readonly ofMany?: boolean } | 'at random'
 
 /** At every point between the steps. */
-export const pointPlans: readonly Exclude<Plan, string>[] = waypoints.map((point) => ({ point, later: false }))
+export const pointPlans: readonly Exclude<Plan, string>[] = waypoints.map((point) => ({ point }))
 
 const allPlans: readonly Plan[] = [
   ...pointPlans,
   { point: 'outside_called', later: true },
   { point: 'end_called', later: true },
-  ...Array.from({ length: 4 }, () => 'at random' as const),
+  { point: 'end_ordered', ofMany: true },
+  ...Array.from({ length: 3 }, () => 'at random' as const),
 ]
 
 function namePlan(plan: Plan): string {
   if (plan === 'at random') return plan
-  return plan.later ? `after ${plan.point}` : plan.point
+  const { point, later = false, ofMany = false } = plan
+  return `${later ? 'after ' : ''}${point}${ofMany ? ' of many' : ''}`
 }
 
 /** Each as often as any other, in an order of chance. */
@@ -149,6 +151,8 @@ interface Life {
   readonly rules: ReturnType<typeof createRules>
   readonly tracesBefore: number
   broker: Child
+  /** Loaded while the broker works, to take its place. */
+  next: Child
 }
 
 async function runDatabase(run: Run, server: Server): Promise<void> {
@@ -170,7 +174,7 @@ async function runDatabase(run: Run, server: Server): Promise<void> {
   } catch (error) {
     report(result, error instanceof Error ? (error.stack ?? error.message) : String(error))
   } finally {
-    await Promise.all([life?.load.end(), life?.broker.stop('SIGKILL')])
+    await Promise.all([life?.load.end(), life?.broker.stop('SIGKILL'), life?.next.stop('SIGKILL')])
     if (result.problems.length === 0) await tool?.close()
   }
   if (result.problems.length === 0) rmSync(folder, { recursive: true })
@@ -184,12 +188,12 @@ async function beginLife(run: Run, folder: string, server: Server, tool: LedgerT
   const random = createRandom(seed + result.databases)
   const load = createLendingLoad({ port: site.port, book, random, adminCredential, tool })
   const tracesBefore = await tool.countTraces()
-  const life: Life = { site, tool, load, book, log: createKeptLog(), rules: createRules(book), tracesBefore, broker: site.serveWithHooks([]) }
+  const life: Life = { site, tool, load, book, log: createKeptLog(), rules: createRules(book), tracesBefore, broker: site.serveWithHooks([]), next: site.load() }
   try {
     await untilAnswered(life.broker, site.port)
     await load.prepare()
   } catch (error) {
-    await life.broker.stop('SIGKILL')
+    await Promise.all([life.broker.stop('SIGKILL'), life.next.stop('SIGKILL')])
     throw error
   }
   return life
@@ -223,7 +227,7 @@ async function killUnderLoad(run: Run, life: Life): Promise<void> {
   const { random, killer, result } = run
   const { load, broker } = life
   const plan = takePlan(run)
-  if (plan !== 'at random') await order(broker, { death: makeDeath(random, plan, 6) })
+  if (plan !== 'at random') await order(broker, { death: makeDeath(random, plan) })
   load.resume(random.chance(0.3))
   const moving = random.chance(0.25) ? moveAhead(run, life) : undefined
   if (plan === 'at random') killer.killAfter(broker.pid, random.between(20, 900))
@@ -237,8 +241,9 @@ async function killUnderLoad(run: Run, life: Life): Promise<void> {
   await load.pause()
 }
 
-function makeDeath(random: Random, { point, later }: Exclude<Plan, string>, timesMax: number): Death {
-  return { point, times: 1 + random.below(timesMax), ...(later && { afterMs: random.between(0.5, 40) }) }
+function makeDeath(random: Random, { point, later = false, ofMany = false }: Exclude<Plan, string>): Death {
+  // Orders to end many are few.
+  return { point, times: 1 + random.below(ofMany ? 2 : 6), ...(ofMany && { ofMany }), ...(later && { afterMs: random.between(0.5, 40) }) }
 }
 
 /** So that some of what is lent expires while it is in use. */
@@ -267,21 +272,23 @@ async function killRecovery(run: Run, life: Life): Promise<void> {
   const point = random.pick(sweepPoints) ?? 'end_claimed'
   const offMs = load.offMs + leaseOverMs
   load.setClock(offMs)
-  life.broker = site.serveWithHooks([{ offMs }, { death: { point, times: 1 + random.below(2) } }])
+  life.broker = site.serveWithHooks([{ offMs }, { death: { point, times: 1 + random.below(2) } }], life.next)
+  life.next = site.load()
   await untilAnswered(life.broker, site.port).catch((error: unknown) => {
     if (!life.broker.hasEnded()) throw error
   })
   await Promise.race([order(life.broker, 'tick'), life.broker.ended])
   await life.broker.stop('SIGKILL')
-  await noteKill(run, life, { point, later: false })
+  await noteKill(run, life, { point })
   result.killsWhileRecovering++
 }
 
 async function startAgain({ result }: Run, life: Life): Promise<void> {
   const { site, load } = life
   const startedMs = Date.now()
-  life.broker = site.serveWithHooks([{ offMs: load.offMs }])
+  life.broker = site.serveWithHooks([{ offMs: load.offMs }], life.next)
   await untilAnswered(life.broker, site.port)
+  life.next = site.load()
   // Of the one that is gone.
   await untilSettled(site, startedMs)
   result.slowestStartMs = Math.max(result.slowestStartMs, Date.now() - startedMs)

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Agent } from './agents.ts'
 import { report } from './book.ts'
 import type { Answer, Client, Request } from './http.ts'
-import { drop, fits, logIn, nameTable, query, stateOfLent, type Asked, type EndOrder, type Lent, type LentBook } from './lent.ts'
+import { fits, logIn, nameTable, query, stateOfLent, type Asked, type EndOrder, type Lent, type LentBook } from './lent.ts'
 import type { Random } from './random.ts'
 
 /** What the steps of those who lend and end share. */
@@ -118,17 +118,22 @@ export async function use(lending: Lending, lent: Lent): Promise<void> {
   const { book, random, nowMs } = lending
   const before = stateOfLent(book, lent, nowMs())
   if (before === 'ended') return expectEnded(lending, lent)
-  const session = lent.session ?? (await logIn(lent))
+  // Nobody else uses it meanwhile.
+  const held = lent.session
+  lent.session = undefined
+  const session = held ?? (await logIn(lent))
   const problem = typeof session === 'string' ? session : await work(book, random, lent, session)
   if (problem !== undefined && before === 'live' && stateOfLent(book, lent, nowMs()) === 'live' && !problem.startsWith('53300')) {
     report(book, `the credential of ${lent.grant} (entry ${lent.index}), which is alive, does not work: ${problem}`)
   }
-  if (typeof session === 'string' || session === lent.session) return
-  book.counts.logins++
+  if (typeof session === 'string') return
+  if (held === undefined) book.counts.logins++
   const open = [...book.lent.values()].filter((one) => one.session !== undefined).length
-  // Only where it works, and nobody else has opened one meanwhile.
-  if (problem === undefined && open < sessionsMax && lent.session === undefined) lent.session = session
+  const isKept = (problem === undefined || held !== undefined) && open < sessionsMax && lent.session === undefined
+  if (isKept) lent.session = session
   else await session.end().catch(() => undefined)
+  // It was ended while this was at work.
+  if (isKept && lent.ended === 'yes') await expectEnded(lending, lent)
 }
 
 /** Reads, writes, and leaves things behind, as agents do. Returns what the server refused it with. */
@@ -151,8 +156,9 @@ async function work(book: LentBook, random: Random, lent: Lent, session: NonNull
 /** What was ended opens nothing: neither a new connection nor the one that was open. */
 export async function expectEnded({ book }: Pick<Lending, 'book'>, lent: Lent): Promise<void> {
   const { session } = lent
+  lent.session = undefined
   if (session !== undefined && typeof (await query(session, 'select 1')) !== 'string') report(book, `a connection of ${lent.grant}, which was ended, goes on`)
-  await drop(lent)
+  await session?.end().catch(() => undefined)
   const opened = await logIn(lent)
   if (typeof opened === 'string') {
     book.counts.refusedLogins++

@@ -28,8 +28,10 @@ export interface Site {
   migrate(admin: string): Child
   /** Starts a broker; another than the first is told on which port it listens. */
   serve(port?: number): Child
-  /** Starts one that takes orders: its clock can be moved, and it dies where it is told to. */
-  serveWithHooks(orders: readonly Exclude<Order, 'tick'>[]): Child
+  /** Loads one that takes orders, and waits for them. */
+  load(): Child
+  /** Starts one that takes orders, which may be loaded already: its clock can be moved, and it dies where it is told to. */
+  serveWithHooks(orders: readonly Exclude<Order, 'tick'>[], loaded?: Child): Child
 }
 
 /** A fresh site. `folder` must exist; on PostgreSQL a database is made on the server. */
@@ -58,6 +60,14 @@ log: { level: warn }
   }
   const configFile = configure(port)
   const start = (script: string, args: readonly string[]): Child => startChild(script, { args, env: place.env, cwd: folder })
+  const load = (): Child =>
+    startChild(fileURLToPath(new URL('broker-with-hooks.ts', import.meta.url)), {
+      args: [configFile],
+      // It is started again and again: what the first one has compiled saves the others half of their time.
+      env: { ...place.env, NODE_COMPILE_CACHE: join(folder, 'compiled') },
+      cwd: folder,
+      ipc: true,
+    })
   return {
     engine,
     folder,
@@ -67,14 +77,11 @@ log: { level: warn }
     ownerUrl: place.env['STINT_MIGRATE_URL'] ?? '',
     migrate: (admin) => start(stintProgram, ['migrate', '--config', configFile, '--admin', admin]),
     serve: (on = port) => start(stintProgram, ['serve', '--config', on === port ? configFile : configure(on)]),
-    serveWithHooks: (orders) =>
-      startChild(fileURLToPath(new URL('broker-with-hooks.ts', import.meta.url)), {
-        args: [configFile, JSON.stringify(orders)],
-        // It is started again and again: what the first one has compiled saves the others a third of their time.
-        env: { ...place.env, NODE_COMPILE_CACHE: join(folder, 'compiled') },
-        cwd: folder,
-        ipc: true,
-      }),
+    load,
+    serveWithHooks(orders, broker = load()) {
+      broker.process.send([...orders])
+      return broker
+    },
   }
 }
 
