@@ -65,6 +65,7 @@ const costOf = ({ cpuUsPerToken }: Sample): number[] => (cpuUsPerToken === undef
 
 /** The table of the cases, for people. */
 export function formatCases(results: readonly CaseResult[]): string {
+  if (results.length === 0) return ''
   const rows = results.map(({ name, samples }) => {
     const figure = (read: (sample: Sample) => number | undefined, digits = 0): string => {
       const values = samples.flatMap((sample) => read(sample) ?? [])

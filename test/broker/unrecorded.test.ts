@@ -85,6 +85,27 @@ describeEngines('While the log cannot be written (invariant 1)', (engine) => {
     expect((await broker.events()).slice(after).filter(({ type }) => type.startsWith('grant'))).toEqual([])
   })
 
+  test('a revocation does not claim to have ended what is still being made, and that is given to nobody', async () => {
+    const [reached, gate] = [Promise.withResolvers<string>(), Promise.withResolvers<undefined>()]
+    const lending = await startLending(engine, {
+      pass: async (point, grant) => {
+        if (point !== 'intent_stored') return
+        reached.resolve(grant)
+        await gate.promise
+      },
+    })
+    const { broker, agent } = lending
+    const asking = ask(broker, agent, wish)
+    const grant = await reached.promise
+    await setReadOnly(broker, true)
+    expect(await admin(broker, 'POST', '/v1/revocations', { grant })).toMatchObject({ status: 503, body: { ended_outside: [] } })
+    gate.resolve(undefined)
+    expect((await asking).status).toBe(503)
+    expect(await listRoles(lending)).toEqual([])
+    await setReadOnly(broker, false)
+    await recover(broker, async () => expect((await admin(broker, 'GET', `/v1/grants/${grant}`)).body.state).toBe('revoked'))
+  })
+
   test('a revocation does not claim to have ended tokens', async () => {
     const { broker, agent, setWritable } = await prepare(engine)
     await lend(broker, agent, { tool: 'tickets', actions: ['read'] })

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test, vi } from 'vitest'
-import { createTestFolder, describeEngines } from '../harness.ts'
+import { createTestFolder, describeEngines, describePostgres } from '../harness.ts'
 
 // Starting a process takes as long as the machine lets it.
 vi.setConfig({ testTimeout: 300_000 })
@@ -21,6 +21,17 @@ describeEngines('The crash test', (engine) => {
     // What was never tried was not found wanting either.
     const numbers = ['counts.tokens', 'counts.revocations', 'counts.changes', 'counts.checkpoints', 'tried.entries', 'tried.replays', 'tried.introspections']
     for (const path of numbers) expect(report, path).toHaveProperty(path, expect.toSatisfy((n: number) => n > 0))
+  })
+})
+
+describePostgres('The crash test with connectors', (engine) => {
+  test('kills a broker that lends roles, and finds nothing lost and nothing left', () => {
+    const json = join(createTestFolder(), 'report.json')
+    const { status, stdout, stderr } = run('--connectors', '--engine', engine, '--rounds', '2', '--seed', '7', '--json', json)
+    expect([status, stderr, stdout]).toEqual([0, '', expect.stringMatching(/orphans +\d+ roles found [^]*nothing lost, nothing left/)])
+    const [report] = JSON.parse(readFileSync(json, 'utf8')) as Record<string, unknown>[]
+    expect(report).toMatchObject({ engine, rounds: 2, databases: 1, problems: [] })
+    for (const path of ['counts.received', 'entries']) expect(report, path).toHaveProperty(path, expect.toSatisfy((n: number) => n > 0))
   })
 })
 
