@@ -7,10 +7,12 @@ import { judgeStanding, type Principal } from '../identity/authenticate.ts'
 import { parseCredential, secretMatches } from '../identity/credential.ts'
 import { operatorStatus, type Operator } from '../identity/operator.ts'
 import type { RefusalReason } from '../identity/refusal.ts'
+import { keyStatus } from '../identity/workload.ts'
 import { spiffeId } from '../identity/workload.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { ReplayMark } from '../storage/engine.ts'
 import { findGrant } from '../storage/grants.ts'
+import { findProofKid } from '../storage/audit-events.ts'
 import { findOperator } from '../storage/operators.ts'
 import { findWorkload } from '../storage/workloads.ts'
 import type { CallbackChange, Recorded } from '../storage/change.ts'
@@ -171,6 +173,10 @@ async function readOwnToken(
   const refuse = (reason: RefusalReason) => ({ reason, claimed: grant.workload })
   if (grantState(grant, nowMs) !== 'active') return refuse('token_ended')
   const workload = await findWorkload(grant.workload)
+  // What a key has given ends with it: who takes a key away means whatever came of it, too.
+  const kid = await findProofKid(database.read, grant.issuedIndex)
+  const key = workload?.keys.find((one) => one.kid === kid)
+  if (workload !== undefined && (key === undefined || keyStatus(key, nowMs) === 'removed')) return refuse('key_removed')
   const reason = workload === undefined ? 'workload_unknown' : judgeStanding(workload, nowMs)
   if (workload === undefined || reason !== undefined || claims?.sub !== spiffeId(trustDomain, workload.name)) return refuse(reason ?? 'token_malformed')
   return { workload, proof: 'stint_token', grant: grant.id }

@@ -93,6 +93,11 @@ async function claim(broker: Broker, id: string, tool: Tool, undo: OpenTool['und
       // A mint whose answer was lost may still be at work in the tool: nobody looks for it before its lease is over.
       if (owner !== undefined && leaseUntilMs > timeMs) return unchanged({ status: 'retrying', nextAtMs: leaseUntilMs })
       if (state === 'stuck') return unchanged({ status: 'stuck', problem: credential.problem ?? '' })
+      // Whoever asks again and again uses up no tries, of which there are not many: what is put off is put off for all.
+      if (state === 'ending' && credential.tries > 0 && (credential.dueAtMs ?? 0) > timeMs) {
+        const { problem, dueAtMs } = credential
+        return unchanged({ status: 'retrying', ...(problem !== undefined && { problem }), ...(dueAtMs !== undefined && { nextAtMs: dueAtMs }) })
+      }
       const cause = findCause(grant, credential, timeMs)
       if (cause === undefined) {
         await noteCredential(tx, id, { dueAtMs: endOf(grant, credential) })

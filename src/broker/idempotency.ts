@@ -4,6 +4,7 @@ import { BrokerError } from '../kernel/errors.ts'
 import { findCredential, type StoredCredential } from '../storage/credentials.ts'
 import { findGrant } from '../storage/grants.ts'
 import { deleteExpiredRepeats, findRepeat, writeRepeat } from '../storage/idempotency-keys.ts'
+import { findChain } from '../storage/renewals.ts'
 import type { Place } from '../storage/change.ts'
 import { actorOf, markOf, stillProven, withWorkload, type ClientCredentials } from './authenticate.ts'
 import type { Broker } from './broker.ts'
@@ -22,14 +23,15 @@ export interface IdempotencyKey {
 /** How long a key stands for its request. */
 const keptMs = 86_400_000
 
-/** An earlier grant of the same key lives, or may: it ends before there is a new one. */
-class EarlierGrant extends Error {
-  readonly grant: string
+/** Earlier grants of the same key live, or may: they end before there is a new one. */
+class EarlierGrants extends Error {
+  /** At least one. */
+  readonly grants: readonly string[]
 
-  constructor(grant: string) {
-    super('an earlier grant of the same idempotency key is not over')
-    this.name = 'EarlierGrant'
-    this.grant = grant
+  constructor(grants: readonly string[]) {
+    super('earlier grants of the same idempotency key are not over')
+    this.name = 'EarlierGrants'
+    this.grants = grants
   }
 }
 
@@ -45,14 +47,14 @@ export async function guardRepeat(broker: Broker, credentials: ClientCredentials
   try {
     return await answerAsk(broker, credentials, guarded)
   } catch (error) {
-    if (!(error instanceof EarlierGrant)) throw error
-    await endEarlier(broker, credentials, error.grant, ask.requestId)
+    if (!(error instanceof EarlierGrants)) throw error
+    for (const [i, grant] of error.grants.entries()) await endEarlier(broker, credentials, grant, { requestId: ask.requestId, spent: i > 0 })
   }
   try {
     return await answerAsk(broker, credentials, { ...guarded, spent: true })
   } catch (error) {
     // Somebody else has asked by the same key in between.
-    throw error instanceof EarlierGrant ? inFlight() : error
+    throw error instanceof EarlierGrants ? inFlight() : error
   }
 }
 
@@ -65,12 +67,17 @@ function guard(workload: string, { key, bodyHash }: IdempotencyKey): Guard {
         const publicMessage = 'The Idempotency-Key stands for another request of the last 24 hours: take a new key for each request.'
         throw new BrokerError({ code: 'idempotency_mismatch', publicMessage })
       }
-      const [grant, credential] = [await findGrant(tx, repeat.grant), await findCredential(tx, repeat.grant)]
-      if (grant === undefined) return true
-      const state = grantState(grant, timeMs, credential?.state)
-      if (isOver(state)) return true
-      if (state === 'minting' && (credential?.leaseUntilMs ?? 0) > timeMs) throw inFlight()
-      throw new EarlierGrant(repeat.grant)
+      const alive: string[] = []
+      // What went on from it as a renewal was given by the same key.
+      for (const id of await findChain(tx, repeat.grant)) {
+        const [grant, credential] = [await findGrant(tx, id), await findCredential(tx, id)]
+        if (grant === undefined) continue
+        const state = grantState(grant, timeMs, credential?.state)
+        if (state === 'minting' && (credential?.leaseUntilMs ?? 0) > timeMs) throw inFlight()
+        if (!isOver(state)) alive.push(id)
+      }
+      if (alive.length > 0) throw new EarlierGrants(alive)
+      return true
     },
     also: (grant) => (tx, { timeMs }) => writeRepeat(tx, workload, key, { bodyHash, grant }, timeMs + keptMs),
   }
@@ -81,12 +88,17 @@ function inFlight(): BrokerError {
 }
 
 /** Ends the grant, by the word of its own workload. Throws `conflict`, which says until when it lives, where it does not end at once. */
-async function endEarlier(broker: Broker, credentials: ClientCredentials, grant: string, requestId: string): Promise<void> {
+async function endEarlier(
+  broker: Broker,
+  credentials: ClientCredentials,
+  grant: string,
+  { requestId, spent }: { readonly requestId: string; readonly spent: boolean },
+): Promise<void> {
   await withWorkload<Release>(broker, credentials, async (principal, view) => {
     const apply = endGrant(grant, { actor: actorOf(principal), requestId }, 'asked for again')
     return broker.ledger.transact({
       epoch: view.epoch,
-      mark: markOf(principal),
+      mark: spent ? undefined : markOf(principal),
       apply: async (tx, place) => ((await stillProven(tx, principal, place.timeMs)) ? apply(tx, place) : { result: 'already_ended', unrecorded: 'nothing changed' }),
     })
   })

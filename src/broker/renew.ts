@@ -4,6 +4,7 @@ import { resolveWish } from '../grant/request.ts'
 import type { Principal } from '../identity/authenticate.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
+import type { Tool } from '../policy/catalog.ts'
 import { findCredential } from '../storage/credentials.ts'
 import { findGrant } from '../storage/grants.ts'
 import { findRenewed, insertRenewal, moveExpiry } from '../storage/renewals.ts'
@@ -79,7 +80,11 @@ async function renew(
   const nowMs = broker.ledger.nowMs()
   const asked = ttlSeconds ?? tool?.ttl.defaultSeconds ?? 0
   const untilMs = tool && renewedExpiryMs({ ...renewed, nowMs, ttlSeconds: asked, maxSeconds: tool.ttl.maxSeconds })
-  const inPlace = credential !== undefined && untilMs !== undefined && untilMs <= (credential.diesAtMs ?? Infinity)
+  const inPlace =
+    credential !== undefined &&
+    untilMs !== undefined &&
+    untilMs <= (credential.diesAtMs ?? Infinity) &&
+    isSameGift(tool, await broker.tools.find(credential.policySet, name), actions)
   const ask: Ask<Prolonged> = {
     resolve(catalog) {
       if (state !== 'active') throw notActive(id)
@@ -123,6 +128,12 @@ async function renew(
     }),
   }
   return decideAndRecord(broker, principal, view, ask)
+}
+
+/** Whether the tool gives now for these actions what it gave then: else the credential may do more than what is decided. */
+function isSameGift(now: Tool | undefined, then: Tool | undefined, actions: readonly string[]): boolean {
+  const gift = (tool: Tool | undefined) => JSON.stringify([tool?.connector, tool?.config, actions.map((action) => tool?.actions.get(action)?.settings)])
+  return now !== undefined && gift(now) === gift(then)
 }
 
 function notActive(id: string): BrokerError {

@@ -7,7 +7,7 @@ import type { Decision } from '../policy/decide.ts'
 import { describeDecision } from '../policy/record.ts'
 import { findTargetProblem } from '../policy/target.ts'
 import type { Place, Recorded, RowsChange } from '../storage/change.ts'
-import { actorOf, markOf, proofOf } from './authenticate.ts'
+import { actorOf, markOf, ownAudience, proofOf, stillProven } from './authenticate.ts'
 import { causedBy, type Broker } from './broker.ts'
 import { decideAndCommit, type CommitDecision } from './decide.ts'
 import type { View } from './knowledge.ts'
@@ -75,6 +75,14 @@ export async function decideAndRecord<P = never>(broker: Broker, principal: Prin
     if (!(error instanceof BrokerError)) throw error
     const event = { type: 'grant.refused', ...cause, code: error.code, detail: error.publicMessage } as const
     return answerWith(await broker.ledger.append({ ...base, events: [event] }), () => countDenied(broker, error.code, error))
+  }
+  if (principal.grant !== undefined && request.tool.audience === ownAudience) {
+    // Else a token that leaked for a minute could be made to last for ever.
+    const detail = `A token for ${ownAudience} asks for other tools only: ask for ${request.tool.name} with a client assertion.`
+    const event = { type: 'grant.refused', ...cause, code: 'denied', detail } as const
+    return answerWith(await broker.ledger.append({ ...base, events: [event], stillHolds: (tx, { timeMs }) => stillProven(tx, principal, timeMs) }), () => {
+      return countDenied(broker, 'denied', new BrokerError({ code: 'denied', publicMessage: detail }))
+    })
   }
   return decideAndCommit<Answer | P>(broker, { view, policySet, principal, request }, (decision, commit) => {
     return recordDecision<P>(broker, { view, policySetHash: policySet.hash, principal, request, ask, base, cause, decision, commit })

@@ -4,11 +4,12 @@ import { isOver } from '../grant/grant.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { Events } from '../storage/change.ts'
-import { countRevokedBy, insertRevocation, type RevocationSelector } from '../storage/grants.ts'
+import { countRevokedBy, hasGrants, insertRevocation, type RevocationSelector } from '../storage/grants.ts'
 import { findTouched, listTouched } from '../storage/revoked.ts'
 import { findWorkload, listWorkloadNames } from '../storage/workloads.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
 import { commit } from './commit.ts'
+import { disableMany } from './disable.ts'
 import { endCredential } from './end.ts'
 import { createPlaces } from './places.ts'
 import { endGrant } from './release.ts'
@@ -88,6 +89,7 @@ async function revokeMany(
   { owner, suspend = false, ...selector }: Exclude<RevocationTarget, { readonly grant: string }>,
   reason: string | undefined,
 ): Promise<RevocationReport> {
+  const catalog = (await broker.knowledge.refresh()).policySet?.catalog
   const { result: selectors, index } = await commit(broker, {
     async apply(tx, place) {
       const selectors = await resolveOwner(tx, owner, selector)
@@ -96,7 +98,10 @@ async function revokeMany(
           throw new BrokerError({ code: 'not_found', publicMessage: `There is no workload ${workload}.` })
         }
       }
-      const { beforeMs } = selector
+      const { beforeMs, tool } = selector
+      if (tool !== undefined && catalog?.get(tool) === undefined && !(await hasGrants(tx, tool))) {
+        throw new BrokerError({ code: 'not_found', publicMessage: `There is no tool ${tool} in the catalog, and no grant of one.` })
+      }
       if (beforeMs !== undefined && beforeMs > place.timeMs) {
         throw new BrokerError({ code: 'invalid_input', publicMessage: 'before must not be in the future: a revocation covers what was issued.' })
       }
@@ -152,6 +157,7 @@ export function describeRevocation(caller: Caller, { workload, tool, task, befor
 export async function endAndDescribe(broker: Broker, grants: readonly string[], by: { readonly first: number; readonly last: number } | undefined): Promise<RevokedGrant[]> {
   const untilMs = performance.now() + waitMsMax
   const places = createPlaces(workersMax, workersPerToolMax)
+  if (grants.length > workersPerToolMax) await disableMany(broker, grants)
   const described = await Promise.all(
     grants.map(async (id) => {
       const before = await findTouched(broker.database.read, id, broker.ledger.nowMs())
@@ -181,9 +187,12 @@ async function endInTime(broker: Broker, id: string, untilMs: number): Promise<v
 
 async function describeOne(broker: Broker, id: string, by: { readonly first: number; readonly last: number } | undefined): Promise<RevokedGrant | undefined> {
   const touched = await findTouched(broker.database.read, id, broker.ledger.nowMs())
-  if (touched === undefined) return undefined
+  // What was granted after it was ordered is none of its business.
+  if (touched === undefined || (by !== undefined && touched.grant.issuedIndex > by.first)) return undefined
   const { grant, credential, state } = touched
   const { workload, tool, revokedIndex = -1 } = grant
+  // Nothing was ever made: there is nothing to say of its end.
+  if (state === 'failed') return undefined
   const common = { grant: id, workload, tool, effect: credential?.effect ?? 'introspection' } as const
   const ours = by !== undefined && revokedIndex >= by.first && revokedIndex <= by.last
   const problem = credential?.problem === undefined ? {} : { problem: credential.problem }

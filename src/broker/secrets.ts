@@ -82,8 +82,8 @@ export function needsReconnection(tool: string, name: string, init?: Pick<Connec
 }
 
 function unusable(reason: string, cause?: unknown): ConnectorError {
-  const publicMessage = `The tool's root credential cannot be used: ${reason}.`
-  return new ConnectorError({ outcome: 'nothing_done', publicMessage, ...(cause !== undefined && { cause }) })
+  const publicMessage = `The tool's root credential cannot be used: an admin sees why with stint tool check.`
+  return new ConnectorError({ outcome: 'nothing_done', publicMessage, adminMessage: `The tool's root credential cannot be used: ${reason}.`, ...(cause !== undefined && { cause }) })
 }
 
 /** A secret that was put, as far as it may be shown. */

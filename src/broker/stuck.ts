@@ -27,7 +27,7 @@ async function unstick(broker: Broker, caller: Caller, id: string, step: 'retrie
       const [grant, credential] = [await findGrant(tx, id), await findCredential(tx, id)]
       if (grant === undefined) throw new BrokerError({ code: 'not_found', publicMessage: `There is no grant ${id}.` })
       if (credential?.state !== 'stuck') {
-        const publicMessage = `The grant ${id} is not stuck${credential === undefined ? '' : `, but ${credential.state}`}: nothing has to be done by hand.`
+        const publicMessage = `The grant ${id} is not stuck${credential === undefined ? '' : `, but ${credential.state.replace('_', ' ')}`}: there is nothing to do here by hand.`
         throw new BrokerError({ code: 'conflict', publicMessage })
       }
       await stepCredential(tx, credential, step, step === 'retried' ? { tries: 0, dueAtMs: timeMs } : { endedAtMs: timeMs })

@@ -14,6 +14,7 @@ import { findGrant, markGrantRevoked } from '../storage/grants.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
 import { commit } from './commit.ts'
+import { disableMany } from './disable.ts'
 import { describeGrant, endCredential } from './end.ts'
 import { orderEnd } from './release.ts'
 import { endUnclaimed } from './unrecorded.ts'
@@ -95,6 +96,7 @@ async function sweepTool(broker: Broker, tool: string): Promise<number> {
     const due = found.filter((grant) => !tried.has(grant))
     lingering = found.length - due.length
     if (due.length === 0) break
+    if (due.length > workersPerTool) await disableMany(broker, due)
     await Promise.all(due.map((grant) => places.run(tool, () => endOne(grant))))
   }
   return ended

@@ -71,6 +71,11 @@ export interface OpenTool {
   mint(request: MintRequest, signal: AbortSignal): Promise<Minted>
   /** Ends it for good, open connections too; again and again with the same result, also where it is not there any more. */
   revoke(ending: Ending, signal: AbortSignal): Promise<Ended>
+  /**
+   * Takes away at once what they can be used for, as far as that needs no waiting; `revoke` does the rest. For grants that are
+   * over. What fails is left to `revoke`.
+   */
+  disable?(endings: readonly Ending[], signal: AbortSignal): Promise<void>
   /** Whether the tool is reachable, and the root credential has the rights that it needs and no others, in sentences. Does not throw. */
   check(signal: AbortSignal): Promise<readonly Finding[]>
   /** All that this broker made and that is still there; with `undo: 'by_grant'`. */
@@ -131,19 +136,23 @@ export class ConnectorError extends Error {
   readonly outcome: 'nothing_done' | 'unknown'
   /** One sentence for the caller: what is wrong with the tool and, if anybody can, who mends it how. Never a secret. */
   readonly publicMessage: string
+  /** The same for an admin, with what is no business of a caller's, such as where the broker keeps things. */
+  readonly adminMessage: string
   /** After how many seconds it is worth another try, where the tool said so. */
   readonly retryAfterSeconds: number | undefined
 
   constructor(init: {
     readonly outcome: 'nothing_done' | 'unknown'
     readonly publicMessage: string
+    readonly adminMessage?: string
     readonly retryAfterSeconds?: number
     readonly cause?: unknown
   }) {
-    super(init.publicMessage, { cause: init.cause })
+    super(init.adminMessage ?? init.publicMessage, { cause: init.cause })
     this.name = 'ConnectorError'
     this.outcome = init.outcome
     this.publicMessage = init.publicMessage
+    this.adminMessage = init.adminMessage ?? init.publicMessage
     this.retryAfterSeconds = init.retryAfterSeconds
   }
 }

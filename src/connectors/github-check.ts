@@ -27,7 +27,7 @@ export async function checkGithubApp(parts: CheckParts, signal: AbortSignal): Pr
     const bearer = await parts.assertApp()
     return [...(await checkApp(parts, bearer, signal)), ...(await checkInstallations(parts, bearer, signal))]
   } catch (error) {
-    return [say(false, error instanceof ConnectorError ? error.publicMessage : 'GitHub could not be asked.')]
+    return [say(false, error instanceof ConnectorError ? error.adminMessage : 'GitHub could not be asked.')]
   }
 }
 

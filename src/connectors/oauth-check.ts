@@ -17,6 +17,8 @@ export interface OauthCheck {
 export async function checkOauthClient({ config, context, upstream }: OauthCheck, signal: AbortSignal): Promise<readonly Finding[]> {
   const secrets = await checkSecrets(config, context)
   let metadata: Metadata
+  // Whether it is reachable now is what is asked.
+  upstream.forgetMetadata()
   try {
     metadata = await upstream.readMetadata(signal)
   } catch (error) {
@@ -83,7 +85,7 @@ async function checkClient({ revocation }: OauthClientConfig, metadata: Metadata
 }
 
 function messageOf(error: unknown): string {
-  return error instanceof ConnectorError ? error.publicMessage : 'It failed in a way that was not foreseen.'
+  return error instanceof ConnectorError ? error.adminMessage : 'It failed in a way that was not foreseen.'
 }
 
 function good(sentence: string): Finding {

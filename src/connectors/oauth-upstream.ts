@@ -18,6 +18,8 @@ export type Revoked = 'revoked' | 'unsupported'
 export interface Upstream {
   /** RFC 8414, or OpenID Connect Discovery. Nothing is done by asking. */
   readMetadata(signal: AbortSignal): Promise<Metadata>
+  /** From now on they are read anew, whatever is known. */
+  forgetMetadata(): void
   /** Without a signal the answer is waited for as long as a call may take at all. Throws `ConnectorError`; `unknown` where a token may have been issued. */
   requestToken(metadata: Metadata, parameters: Readonly<Record<string, string>>, signal?: AbortSignal): Promise<TokenAnswer>
   /** RFC 7009. Throws `ConnectorError` where the token may live on. */
@@ -93,6 +95,9 @@ export function createUpstream(config: OauthClientConfig, context: ToolContext, 
       if (known !== undefined && performance.now() < known.untilMs) return known.metadata
       asking ??= refresh().finally(() => (asking = undefined))
       return untilAborted(asking, signal, () => refuse(`The metadata of ${issuer} did not come in time.`))
+    },
+    forgetMetadata() {
+      known = undefined
     },
 
     async requestToken(metadata, { grant_type: grantType = '', ...parameters }, signal) {

@@ -19,10 +19,10 @@ export async function checkServer(server: PostgresServer, toCheck: ToCheck, sign
   const findings: Finding[] = []
   try {
     await server.runAlone(signal, async (session) => {
-      for (const part of [checkRoot, checkHeir, checkGroups, checkDatabase]) findings.push(...(await part(session, toCheck)))
+      for (const part of [checkRoot, checkPlace, checkHeir, checkGroups, checkDatabase]) findings.push(...(await part(session, toCheck)))
     })
   } catch (error) {
-    findings.push(bad(error instanceof ConnectorError ? error.publicMessage : 'The check failed for a reason of its own.'))
+    findings.push(bad(error instanceof ConnectorError ? error.adminMessage : 'The check failed for a reason of its own.'))
   }
   return findings
 }
@@ -44,7 +44,7 @@ async function checkRoot({ query, root }: Session, { config, groups }: ToCheck):
       array_remove(array[case when rolcreatedb then 'CREATEDB' end, case when rolreplication then 'REPLICATION' end, case when rolbypassrls then 'BYPASSRLS' end], null) as more,
       -- What it made itself it is a member of by having made it.
       array(select distinct g.rolname::text from pg_auth_members m join pg_roles g on g.oid = m.roleid
-        where m.member = me.oid and g.rolname <> all ($1::text[]) and g.rolname !~ '^stint_[0-9a-z]{8}_[0-9a-z]{26}$' order by 1) as others
+        where m.member = me.oid and g.rolname <> all ($1::text[]) and g.rolname <> 'pg_use_reserved_connections' and g.rolname !~ '^stint_[0-9a-z]{8}_[0-9a-z]{26}$' order by 1) as others
     from pg_roles me where rolname = current_user`,
     [[...groups, config.reassign_to]],
   )
@@ -57,6 +57,21 @@ async function checkRoot({ query, root }: Session, { config, groups }: ToCheck):
   for (const attribute of row.more) findings.push(bad(`The root role ${root.user} has ${attribute}, which it does not need: ALTER ROLE ${me} NO${attribute}.`))
   for (const other of row.others) findings.push(bad(`The root role ${root.user} is a member of ${other}, which it does not need: REVOKE ${escapeIdentifier(other)} FROM ${me}.`))
   return findings
+}
+
+/** Agents who take all connections of a server must not keep Stint from ending them (invariant 8). */
+async function checkPlace({ query, root }: Session): Promise<readonly Finding[]> {
+  const [row] = await query<{ reserved: number; member: boolean }>(
+    `select coalesce(current_setting('reserved_connections', true), '0')::int as reserved,
+      exists (select from pg_roles where rolname = 'pg_use_reserved_connections' and pg_has_role(current_user, oid, 'usage')) as member`,
+  )
+  const { reserved = 0, member = false } = row ?? {}
+  if (reserved >= 2 && member) return [good(`${reserved} connections are kept for ${root.user} and its like, whatever agents take.`)]
+  const remedies = [
+    ...(reserved >= 2 ? [] : ['set reserved_connections = 5 in postgresql.conf and restart the server']),
+    ...(member ? [] : [`GRANT pg_use_reserved_connections TO ${escapeIdentifier(root.user)}`]),
+  ]
+  return [bad(`Agents who take all connections of the server could keep the root role ${root.user} from ending them: ${remedies.join(', and ')}.`)]
 }
 
 interface HeirRow {

@@ -1,11 +1,11 @@
-import { readFile } from 'node:fs/promises'
-import { Socket, type LookupFunction } from 'node:net'
+import type { Socket } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
 import pg from 'pg'
 import type { PostgresConfig } from '../policy/kinds/postgres.ts'
 import { ConnectorError, type ToolContext } from './connector.ts'
-import { resolveHost } from './network.ts'
-import { describeFailure, isConflict, isLost } from './postgres-failure.ts'
+import { describeFailure, isConflict, isLost, sqlState } from './postgres-failure.ts'
+import { createKept, type Kept } from './postgres-kept.ts'
+import { createPool, createSettings, createSocket, readCertificates, watchClient } from './postgres-settings.ts'
 import { parseRootUrl, type RootUrl } from './postgres-url.ts'
 
 /** A connection as the root role, for as long as one thing is done with it. */
@@ -18,24 +18,23 @@ export interface Session {
 /** What is done in a session; what it throws becomes a `ConnectorError`. */
 export type Use<T> = (session: Session) => Promise<T>
 
+export type Lane = 'mint' | 'end' | 'disable'
+
+/** How many connections of a lane there are at once. */
+const sizes = { mint: 4, end: 3 } as const
+
 /** The server of one tool. */
 export interface PostgresServer {
-  /** Mints and ends have connections of their own, so that many of the one leave room for the other. */
-  run<T>(lane: 'mint' | 'end', signal: AbortSignal, use: Use<T>): Promise<T>
+  /**
+   * Mints and ends have connections of their own, so that many of the one leave room for the other. No mint runs without a
+   * connection that stays: agents who take all others cannot keep the server from hearing of their ends. What disables many
+   * waits for that one alone; ends use it where no other is to be had.
+   */
+  run<T>(lane: Lane, signal: AbortSignal, use: Use<T>): Promise<T>
   /** On a fresh connection, closed afterwards, to that database of the server, or the URL's own. */
   runAlone<T>(signal: AbortSignal, use: Use<T>, database?: string): Promise<T>
   close(): Promise<void>
 }
-
-const connectMsMax = 10_000
-const connectionsPerLane = 4
-
-// Names mean the server's own things, whatever an agent has made in a schema, and no lock is held for long by a process that
-// hangs: the server then ends the transaction, so that nothing comes of it (invariant 2).
-const sessionOptions = '-c search_path=pg_catalog -c lock_timeout=5s -c statement_timeout=15s -c idle_in_transaction_session_timeout=10s'
-
-// A statement whose caller has gone is cancelled by the server itself. Not every platform can, and none needs it.
-const watchClient = `do $$ begin perform set_config('client_connection_check_interval', '1s', false); exception when others then null; end $$`
 
 /** Connects nowhere yet. The URL is read at each use, so that a new password takes effect by itself. */
 export function createPostgresServer(tool: string, config: PostgresConfig, context: Pick<ToolContext, 'readSecret'>): PostgresServer {
@@ -44,6 +43,7 @@ export function createPostgresServer(tool: string, config: PostgresConfig, conte
     readonly root: RootUrl
     readonly settings: pg.PoolConfig
     readonly lanes: Readonly<Record<'mint' | 'end', pg.Pool>>
+    readonly kept: Kept
   }
   let open: Open | undefined
   const closing: Promise<void>[] = []
@@ -58,25 +58,34 @@ export function createPostgresServer(tool: string, config: PostgresConfig, conte
     const certificates = root.sslrootcert === undefined ? undefined : await readCertificates(root.sslrootcert)
     // Somebody else may have opened it in the meantime.
     if (open?.text === text) return open
-    retire()
+    const older = open
     const settings = createSettings(root, certificates, () => {
       const socket = createSocket(root.host, config.private_network)
       sockets.add(socket)
       socket.once('close', () => sockets.delete(socket))
       return socket
     })
-    open = { text, root, settings, lanes: { mint: createPool(settings), end: createPool(settings) } }
+    open = { text, root, settings, lanes: { mint: createPool(settings, sizes.mint), end: createPool(settings, sizes.end) }, kept: createKept(settings, root) }
+    // Agents may have taken every other place: the older one leaves its own once the new one has one.
+    if (older !== undefined) closing.push(open.kept.open().then(undefined, () => undefined).then(() => retire(older)))
     return open
   }
-  function retire(): void {
-    if (open !== undefined) closing.push(open.lanes.mint.end(), open.lanes.end.end())
-    open = undefined
+  async function retire({ lanes, kept }: Open): Promise<void> {
+    await Promise.all([lanes.mint.end(), lanes.end.end(), kept.close()])
   }
 
-  async function run<T>(lane: 'mint' | 'end', signal: AbortSignal, use: Use<T>): Promise<T> {
-    const { root, lanes } = await openServer()
-    const client = await orAborted(signal, root, lanes[lane].connect(), (late) => late.release())
-    return useClient(client, root, signal, use, (broken) => client.release(broken))
+  async function run<T>(lane: Lane, signal: AbortSignal, use: Use<T>): Promise<T> {
+    const { root, lanes, kept } = await openServer()
+    if (lane === 'disable') return kept.run(signal, use)
+    if (lane === 'mint') await orAborted(signal, root, kept.open(), () => undefined)
+    try {
+      const client = await orAborted(signal, root, lanes[lane].connect(), (late) => late.release())
+      return await useClient(client, root, signal, use, (broken) => client.release(broken))
+    } catch (error) {
+      // 53300: there is no place for another connection.
+      if (lane === 'end' && sqlState(error) === '53300') return kept.run(signal, use)
+      throw error
+    }
   }
 
   return {
@@ -95,7 +104,8 @@ export function createPostgresServer(tool: string, config: PostgresConfig, conte
     },
     async close() {
       await Promise.allSettled(running)
-      retire()
+      if (open !== undefined) closing.push(retire(open))
+      open = undefined
       // One that is still being opened, for somebody who has given up, need not be waited for.
       for (const socket of sockets) socket.destroy()
       await Promise.all(closing)
@@ -103,60 +113,8 @@ export function createPostgresServer(tool: string, config: PostgresConfig, conte
   }
 }
 
-/** Each setting by itself, so that none comes from the environment of the broker, where it would be another database's. */
-function createSettings(root: RootUrl, certificates: string | undefined, stream: () => Socket): pg.PoolConfig {
-  return {
-    host: root.host,
-    port: root.port,
-    database: root.database,
-    user: root.user,
-    password: root.password.reveal(),
-    application_name: 'stint',
-    options: sessionOptions,
-    sslnegotiation: 'postgres',
-    ssl: root.sslmode === 'disable' ? false : { rejectUnauthorized: true, ...(certificates !== undefined && { ca: certificates }) },
-    stream,
-    connectionTimeoutMillis: connectMsMax,
-    keepAlive: true,
-  }
-}
-
-async function readCertificates(file: string): Promise<string> {
-  return readFile(file, 'utf8').catch((cause: unknown) => {
-    throw new ConnectorError({ outcome: 'nothing_done', publicMessage: `${file}, which the tool's URL names as sslrootcert, cannot be read by the broker.`, cause })
-  })
-}
-
-function createPool(settings: pg.PoolConfig): pg.Pool {
-  const pool = new pg.Pool({ ...settings, max: connectionsPerLane, onConnect: (client) => client.query(watchClient) })
-  // Whoever uses a connection learns of its loss by the error of the statement; an idle one is replaced.
-  pool.on('error', () => undefined)
-  pool.on('connect', (client) => client.on('error', () => undefined))
-  return pool
-}
-
-/** A socket that connects to the very addresses that were judged; the name stays what the certificate is verified against. */
-function createSocket(host: string, privateNetwork: boolean): Socket {
-  const socket = new Socket()
-  const connect = socket.connect.bind(socket)
-  async function connectJudged(port: number): Promise<void> {
-    const addresses = await resolveHost(host, { privateNetwork }, AbortSignal.timeout(connectMsMax))
-    const [first] = addresses
-    // Given up meanwhile: to connect would open it anew.
-    if (socket.destroyed) return
-    const lookup: LookupFunction = (_host, { all }, answer) => (all === true ? answer(null, [...addresses]) : answer(null, first.address, first.family))
-    connect({ host, port, autoSelectFamily: true, lookup })
-  }
-  // node-postgres calls this one of the method's forms, with a port and the host.
-  socket.connect = ((port: number) => {
-    connectJudged(port).catch((error: Error) => socket.destroy(error))
-    return socket
-  }) as Socket['connect']
-  return socket
-}
-
 /** The connection, unless the signal ends it; one that comes later is given back. Nothing was asked yet: `nothing_done`. */
-async function orAborted<T>(signal: AbortSignal, root: RootUrl, connecting: Promise<T>, giveBack: (late: T) => void): Promise<T> {
+export async function orAborted<T>(signal: AbortSignal, root: RootUrl, connecting: Promise<T>, giveBack: (late: T) => void): Promise<T> {
   const aborted = Promise.withResolvers<never>()
   const onAbort = (): void => aborted.reject(new Error('aborted'))
   if (signal.aborted) onAbort()
@@ -171,14 +129,26 @@ async function orAborted<T>(signal: AbortSignal, root: RootUrl, connecting: Prom
   }
 }
 
-async function useClient<T>(client: pg.Client, root: RootUrl, signal: AbortSignal, use: Use<T>, release: (broken: boolean) => void): Promise<T> {
-  const onAbort = (): void => void client.connection.stream.destroy(new Error('aborted'))
+/**
+ * Where the signal ends it, the connection is cut at once; or, with patience, is given that many milliseconds to end the
+ * statement that it is at, after which nothing more is begun, so that the connection stays.
+ */
+export async function useClient<T>(client: pg.Client, root: RootUrl, signal: AbortSignal, use: Use<T>, release: (broken: boolean) => void, patienceMs = 0): Promise<T> {
+  let patience: NodeJS.Timeout | undefined
+  const cut = (): void => void client.connection.stream.destroy(new Error('aborted'))
+  const onAbort = (): void => {
+    if (patienceMs === 0) cut()
+    else patience = globalThis.setTimeout(cut, patienceMs).unref()
+  }
   signal.addEventListener('abort', onAbort, { once: true })
   let broken = false
   try {
     return await use({
       root,
       async query<Row extends object>(text: string, values?: readonly unknown[]) {
+        if (patienceMs > 0 && signal.aborted && !/^(?:commit|rollback)$/.test(text)) {
+          throw new ConnectorError({ outcome: 'nothing_done', publicMessage: `The call to PostgreSQL at ${root.host}:${root.port} was given up.` })
+        }
         const answer: unknown = await client.query(text, values === undefined ? undefined : [...values])
         // Several statements in one text have an answer each.
         const last = Array.isArray(answer) ? (answer.at(-1) as pg.QueryResult<Row>) : (answer as pg.QueryResult<Row>)
@@ -190,7 +160,8 @@ async function useClient<T>(client: pg.Client, root: RootUrl, signal: AbortSigna
     throw describeFailure(error, root, broken ? 'unknown' : 'nothing_done')
   } finally {
     signal.removeEventListener('abort', onAbort)
-    release(broken || signal.aborted)
+    clearTimeout(patience)
+    release(broken || (signal.aborted && patienceMs === 0))
   }
 }
 

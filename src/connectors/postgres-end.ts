@@ -3,6 +3,7 @@ import pg from 'pg'
 import { ConnectorError } from './connector.ts'
 import { retryConflicts, runInTransaction, type PostgresServer, type Session } from './postgres-connection.ts'
 import { isConflict, isLost, quoteAnswer, sqlState } from './postgres-failure.ts'
+import { handOver } from './postgres-hand-over.ts'
 import type { RootUrl } from './postgres-url.ts'
 
 const { escapeIdentifier, escapeLiteral } = pg
@@ -80,6 +81,7 @@ async function isNameFree(session: Session, name: string): Promise<boolean> {
 }
 
 const roundsMax = 50
+const roundsOfClearing = 4
 
 /**
  * An agent that keeps a change of its own role open (its password is its to change) would hold this up: its sessions are
@@ -109,7 +111,7 @@ async function disableRole(session: Session, name: string, oid: number): Promise
 }
 
 /** CREATEROLE gave the right to do this with each role that it made: from then on its sessions and its things can be ended. */
-async function joinRole({ query }: Session, name: string): Promise<void> {
+export async function joinRole({ query }: Session, name: string): Promise<void> {
   await query(`grant ${escapeIdentifier(name)} to current_user with inherit true, set true`)
 }
 
@@ -128,16 +130,16 @@ async function clearRole(server: PostgresServer, session: Session, role: RoleToE
   const { name } = role
   for (let round = 1; ; round++) {
     await endSessions(session, name, oid)
-    const remains = await readRemains(session, name, oid)
-    if (remains.prepared.length > 0 || remains.databases.length > 0) await joinRole(session, name)
-    for (const { database, gids } of groupByDatabase(remains.prepared)) {
-      await server.runAlone(signal, (there) => rollBackPrepared(there, name, gids), database)
-    }
-    for (const database of remains.databases) {
-      if (database === session.root.database) await handOver(session, role)
-      else await server.runAlone(signal, (there) => handOver(there, role), database)
-    }
     try {
+      const remains = await readRemains(session, name, oid)
+      if (remains.prepared.length > 0 || remains.databases.length > 0) await joinRole(session, name)
+      for (const { database, gids } of groupByDatabase(remains.prepared)) {
+        await server.runAlone(signal, (there) => rollBackPrepared(there, name, gids), database)
+      }
+      for (const database of remains.databases) {
+        if (database === session.root.database) await handOver(session, role)
+        else await server.runAlone(signal, (there) => handOver(there, role), database)
+      }
       const dropped = await runInTransaction(session, async () => {
         // The last look: who had passed the door before it was locked, and was not to be seen yet.
         if ((await look(session, oid)).sessions > 0) return false
@@ -146,8 +148,10 @@ async function clearRole(server: PostgresServer, session: Session, role: RoleToE
       })
       if (dropped) return
     } catch (error) {
-      // Something has come to be its own since it was looked for, as the end of a transaction that was being rolled back.
-      if (sqlState(error) !== '2BP01' || round >= 3) throw error
+      // Something has come to be its own since it was looked for, as the end of a transaction that was being rolled back; or
+      // somebody ends at the same time to whom it gave rights or who gave some to it, of which each undoes some for the other.
+      if (!/^(?:2BP01|42501)$/.test(sqlState(error)) || round >= roundsOfClearing || signal.aborted) throw error
+      await setTimeout(Math.random() * 50 * round)
     }
   }
 }
@@ -216,42 +220,13 @@ async function rollBackPrepared({ query }: Session, name: string, gids: readonly
   }
 }
 
-/** Gives away what the role owns in a database, and takes away what else it has there: rights, default rights, mappings. */
-async function handOver(session: Session, { name, reassignTo }: RoleToEnd): Promise<void> {
-  const [role, heir] = [escapeIdentifier(name), escapeIdentifier(reassignTo)]
-  await runInTransaction(session, async () => {
-    // For the moment, which nobody else ever sees, the heir may what the role may, for who is to own a function must be
-    // allowed to create one in its schema; and Stint may what other agents may who gave rights to this one.
-    const givers = (await findGivers(session, name)).map(escapeIdentifier).join(', ')
-    await session.query(`grant ${role} to ${heir} with inherit true, set false;
-      ${givers === '' ? '' : `grant ${givers} to current_user with inherit true, set false;`}
-      reassign owned by ${role} to ${heir}; drop owned by ${role};
-      ${givers === '' ? '' : `revoke ${givers} from current_user;`}
-      revoke ${role} from ${heir}`)
-  })
-}
-
-/** Who owns things on which the role was given rights, of those whom Stint may act for and does not yet. */
-async function findGivers({ query }: Session, name: string): Promise<readonly string[]> {
-  const rows = await query<{ name: string }>(
-    `select distinct owner.rolname::text as name
-     from pg_roles me join pg_shdepend given on given.refclassid = 'pg_authid'::regclass and given.refobjid = me.oid and given.deptype = 'a'
-       join pg_shdepend owned on (owned.dbid, owned.classid, owned.objid) = (given.dbid, given.classid, given.objid)
-         and owned.refclassid = 'pg_authid'::regclass and owned.deptype = 'o'
-       join pg_roles owner on owner.oid = owned.refobjid
-     where me.rolname = $1 and owner.oid <> me.oid and pg_has_role(current_user, owner.oid, 'member with admin option')
-       and not pg_has_role(current_user, owner.oid, 'usage') order by 1`,
-    [name],
-  )
-  return rows.map((row) => row.name)
-}
-
 function describeObstacle(error: unknown, { name, reassignTo }: RoleToEnd): ConnectorError {
   const why = (): string => {
     const [state, said] = [sqlState(error), quoteAnswer(error)]
     if (error instanceof ConnectorError && state === '') return error.publicMessage
     if (state === '42704') return `there is no role ${reassignTo} to own what it has made (reassign_to), and an admin creates it.`
-    if (state === '55P03' || state === '57014') return `others hold locks on what it owns (${said}), and it is worth another try.`
+    if (state === '55P03') return `others hold locks on what it owns (${said}), and it is worth another try.`
+    if (state === '57014') return `it has so much that the server did not get through it in time (${said}): each try comes further.`
     if (state === '42501') return `a right is missing (${said}), and \`stint tool check\` says which.`
     if (state === '2BP01') return `somebody gave it rights that only they can take back (${said}): an admin runs DROP OWNED BY ${escapeIdentifier(name)} in each of those databases.`
     return `the server refused (${state}: ${said}), and an admin has to see to it.`

@@ -5,6 +5,7 @@ import type { PostgresAction, PostgresConfig } from '../policy/kinds/postgres.ts
 import { ConnectorError, type Connector, type Minted } from './connector.ts'
 import { checkServer } from './postgres-check.ts'
 import { createPostgresServer } from './postgres-connection.ts'
+import { disableRoles } from './postgres-disable.ts'
 import { describePlace, endRole } from './postgres-end.ts'
 import { listRoles, makeRole, nameRole, prolongRole } from './postgres-roles.ts'
 import { formatUrl, type RootUrl } from './postgres-url.ts'
@@ -49,6 +50,7 @@ export const postgresConnector: Connector = {
         await endRole(server, { name: nameOf(grant), reassignTo: config.reassign_to, ...(handle && { place: handle.reveal() }) }, signal)
         return { status: 'ended' }
       },
+      disable: (endings, signal) => disableRoles(server, endings.map(({ grant }) => nameOf(grant)), signal),
       check: (signal) => checkServer(server, { config, groups, actions }, signal),
       list: (signal) => listRoles(server, context.instance, signal),
       renew: ({ grant }, expiresAtMs, signal) => prolongRole(server, nameOf(grant), expiresAtMs - context.nowMs(), signal),

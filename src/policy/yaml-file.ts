@@ -153,7 +153,26 @@ function describeIssue(schema: z.ZodType, issue: z.core.$ZodIssue): Finding[] {
   if (options.length > 0) {
     return [{ path, message: `${name} must be one of ${options.join(', ')}` }]
   }
-  return [{ path, message: `${name}: ${issue.message}` }]
+  return [{ path, message: `${name}: ${describeType(issue) ?? issue.message}` }]
+}
+
+const kinds: Readonly<Record<string, string>> = {
+  string: 'text: write it in quotes',
+  number: 'a number',
+  int: 'a whole number',
+  boolean: 'true or false',
+  array: 'a list, as in [a, b]',
+  object: 'a map, as in { name: value }',
+  record: 'a map, as in { name: value }',
+}
+
+/** What a value of a wrong type should be, for people who write YAML; `undefined` where the schema says it better itself. */
+function describeType(issue: z.core.$ZodIssue): string | undefined {
+  if (issue.code === 'too_small' && issue.origin === 'array') return `must name at least ${String(issue.minimum)}`
+  if (issue.code !== 'invalid_type' || !issue.message.startsWith('Invalid input')) return undefined
+  if (issue.message.endsWith('received undefined')) return 'is missing'
+  const kind = kinds[issue.expected]
+  return kind === undefined ? undefined : `must be ${kind}`
 }
 
 /** The field names that a schema knows at this path. */

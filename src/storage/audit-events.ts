@@ -68,3 +68,10 @@ export async function listEntries(db: Kysely<Schema>, query: EntryQuery, bounds:
   }
   return { entries, next: rest?.before, treeSize }
 }
+
+/** The `kid` by which the workload proved itself in the entry of this index; `undefined` where it was otherwise. */
+export async function findProofKid(db: Kysely<Schema>, index: number): Promise<string | undefined> {
+  const row = await db.selectFrom('audit_event').select('body').where('idx', '=', index).executeTakeFirst()
+  // Written by the ledger, as canonical JSON of an event.
+  return row === undefined ? undefined : (JSON.parse(row.body) as { readonly proof_kid?: string }).proof_kid
+}

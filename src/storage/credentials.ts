@@ -147,7 +147,14 @@ function toColumns(change: CredentialChange): Partial<CredentialTable> {
 
 /** The tools of which somebody has to look at a credential by now. */
 export async function listDueTools(db: Kysely<Schema>, nowMs: number): Promise<string[]> {
-  const rows = await db.selectFrom('credential').select('tool').distinct().where('due_at', '<=', formatTime(nowMs)).execute()
+  // From one tool to the next by the index, however much of each is due: a DISTINCT reads all of it, twice a second.
+  const { rows } = await sql<{ tool: string }>`
+    with recursive listed(tool) as (
+      select min(tool) from credential where due_at is not null
+      union all
+      select (select min(next.tool) from credential next where next.due_at is not null and next.tool > listed.tool) from listed where listed.tool is not null)
+    select tool from listed
+    where tool is not null and exists (select 1 from credential due where due.tool = listed.tool and due.due_at <= ${formatTime(nowMs)})`.execute(db)
   return rows.map(({ tool }) => tool)
 }
 
@@ -171,12 +178,15 @@ export async function findCovered(db: Kysely<Schema>, index: number, { workload,
     .innerJoin('grants', 'grants.id', 'credential.grant_id')
     .innerJoin('revocation', (join) => join.on('revocation.idx', '=', index))
     .select('credential.grant_id')
-    .where('credential.state', 'in', ['minting', 'active'])
+    // A task has few grants, and all that live may be many: SQLite, which cannot know that, is kept from the index of states.
+    .where(task === undefined ? 'credential.state' : sql<string>`coalesce(credential.state, '')`, 'in', ['minting', 'active'])
     .where(coversGrant)
     .limit(max)
-  if (workload !== undefined) query = query.where('grants.workload', '=', workload)
-  if (tool !== undefined) query = query.where('grants.tool', '=', tool)
   if (task !== undefined) query = query.where('grants.task', '=', task)
+  if (task !== undefined && workload !== undefined) query = query.where('grants.workload', '=', workload)
+  if (task === undefined && workload !== undefined) query = query.where('credential.workload', '=', workload)
+  // What lives is due at some time: that is what the index of a tool has.
+  if (tool !== undefined) query = query.where('credential.tool', '=', tool).where('credential.due_at', 'is not', null)
   return (await query.execute()).map((row) => row.grant_id)
 }
 

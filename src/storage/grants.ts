@@ -60,6 +60,11 @@ export async function markGrantRevoked(tx: Kysely<Schema>, id: string, index: nu
   await tx.updateTable('grants').set({ revoked_index: index }).where('id', '=', id).where('revoked_index', 'is', null).execute()
 }
 
+/** Whether anything was ever granted on a tool of this name. */
+export async function hasGrants(db: Kysely<Schema>, tool: string): Promise<boolean> {
+  return (await db.selectFrom('grants').select('id').where('tool', '=', tool).limit(1).executeTakeFirst()) !== undefined
+}
+
 /** What a revocation of many grants picks: grants that fit every member given. At least one is. */
 export interface RevocationSelector {
   readonly workload?: string
@@ -80,6 +85,9 @@ export async function insertRevocation(tx: Kysely<Schema>, index: number, select
   }
   await tx.insertInto('revocation').values(row).execute()
 }
+
+/** Of a grant whose mint failed nothing was ever alive. */
+const wasMade = sql<boolean>`not exists (select 1 from credential where credential.grant_id = grants.id and credential.state = 'failed')`
 
 /** Counting stops here: it tells people what happened, and must not cost more the more there is. */
 export const countedMax = 10_000
@@ -102,7 +110,7 @@ export async function countRevokedBy(
   const { looked, revoked } = await db
     .selectFrom(live.as('grants'))
     .select((eb) => eb.fn.countAll<number>().as('looked'))
-    .select(sql<number>`count(case when grants.revoked_index is null and ${coveredBy} = ${index} then 1 end)`.as('revoked'))
+    .select(sql<number>`count(case when grants.revoked_index is null and ${coveredBy} = ${index} and ${wasMade} then 1 end)`.as('revoked'))
     .executeTakeFirstOrThrow()
   return { revoked: Math.min(Number(revoked), countedMax), more: Number(looked) > countedMax }
 }

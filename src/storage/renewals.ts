@@ -9,6 +9,13 @@ export async function findRenewed(db: Kysely<Schema>, grant: string): Promise<{ 
   return row && { first: row.renews, firstIssuedAtMs: readTime(row.first_issued_at) }
 }
 
+/** The grants that go on from the same first one as this, itself among them, the first one first. */
+export async function findChain(db: Kysely<Schema>, grant: string): Promise<string[]> {
+  const first = (await findRenewed(db, grant))?.first ?? grant
+  const rows = await db.selectFrom('renewal').select('grant_id').where('renews', '=', first).orderBy('grant_id').execute()
+  return [first, ...rows.map((row) => row.grant_id)]
+}
+
 export async function insertRenewal(tx: Kysely<Schema>, grant: string, first: string, firstIssuedAtMs: number): Promise<void> {
   await tx.insertInto('renewal').values({ grant_id: grant, renews: first, first_issued_at: formatTime(firstIssuedAtMs) }).execute()
 }

@@ -54,6 +54,7 @@ describe.skipIf(missing !== undefined)('a check', () => {
     expect(findings.map(({ sentence }) => sentence)).toEqual([
       expect.stringMatching(/^PostgreSQL 1[6-9]\.\d+ answers at 127\.0\.0\.1:\d+, database db_\w+, without TLS\.$/),
       `The root role ${site.root} may create roles, and is no superuser.`,
+      `5 connections are kept for ${site.root} and its like, whatever agents take.`,
       `What agents leave behind goes to ${site.heir}, which has no rights of its own.`,
       `The roles that are lent are right: ${site.reader}, ${site.writer}.`,
     ])
@@ -71,6 +72,7 @@ describe.skipIf(missing !== undefined)('a check', () => {
     'a root that may create databases': [(site) => `alter role ${site.root} createdb`, /has CREATEDB, which it does not need: ALTER ROLE "root_\w+" NOCREATEDB/],
     'a root with other memberships': [(site) => `grant pg_monitor to ${site.root}`, /is a member of pg_monitor, which it does not need: REVOKE "pg_monitor" FROM/],
     'a root that has the rights that it lends': [(site) => `grant ${site.reader} to ${site.root} with inherit true`, /has the rights of reader_\w+ itself/],
+    'a root without a place of its own': [(site) => `revoke pg_use_reserved_connections from ${site.root}`, /could keep the root role root_\w+ from ending them: GRANT pg_use_reserved_connections TO "root_\w+"\.$/],
     'a heir that can log in': [(site) => `alter role ${site.heir} login`, /heir_\w+ \(reassign_to\) can log in/],
     'a heir with attributes': [(site) => `alter role ${site.heir} createrole`, /heir_\w+ \(reassign_to\) has attributes/],
     'a heir with rights': [(site) => `grant select on hidden.secrets to ${site.heir}`, /heir_\w+ \(reassign_to\) was granted rights on 1 things/],
@@ -119,6 +121,8 @@ describe.skipIf(missing !== undefined)('the way to a server', () => {
     const minted = reveal(await trusted.mint(request(trusted), within()))
     // The server is known to speak TLS: nobody need do without.
     expect(minted).toMatchObject({ credential: { host: 'localhost', sslmode: 'require' }, environment: { PGSSLMODE: 'require' } })
+    // This server keeps no connections for it.
+    expect(await trusted.check(within())).toContainEqual({ ok: false, sentence: expect.stringMatching(/from ending them: set reserved_connections = 5 in postgresql\.conf and restart the server\.$/) })
     expect((await trusted.check(within()))[0]).toEqual({ ok: true, sentence: expect.stringMatching(/over TLS\.$/) })
     const refused: Record<string, RegExp> = {
       [place]: /could not prove who it is \(DEPTH_ZERO_SELF_SIGNED_CERT\)/,

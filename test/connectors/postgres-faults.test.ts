@@ -172,7 +172,7 @@ describe.skipIf(missing !== undefined)('PostgreSQL that fails', () => {
       expect(performance.now() - began).toBeLessThan(2_500)
       expect(error).toMatchObject({ outcome, publicMessage: expect.stringMatching(/did not answer|cannot be reached/) })
       // What was not committed is undone by the server as soon as it sees that its client is gone.
-      await vi.waitFor(async () => expect(await site.admin('select pid from pg_stat_activity where usename = $1', [site.root])).toEqual([]), { timeout: 5_000 })
+      await vi.waitFor(async () => expect(await site.admin(`select pid from pg_stat_activity where usename = $1 and application_name = 'stint'`, [site.root])).toEqual([]), { timeout: 5_000 })
       expect(await rolesOf(site)).toHaveLength(alive)
       proxy.decide = () => 'pass'
       await tool.revoke({ grant }, within())
@@ -211,7 +211,7 @@ describe.skipIf(missing !== undefined)('PostgreSQL that fails', () => {
     const mint = failure(tool.mint(request(tool), within(500)))
     expect(await mint).toMatchObject({ outcome: 'nothing_done' })
     expect(performance.now() - began).toBeLessThan(1_500)
-    await vi.waitFor(async () => expect(await site.admin(`select pid from pg_stat_activity where usename = $1`, [site.root])).toEqual([]), { timeout: 4_000 })
+    await vi.waitFor(async () => expect(await site.admin(`select pid from pg_stat_activity where usename = $1 and application_name = 'stint'`, [site.root])).toEqual([]), { timeout: 4_000 })
     await blocker.query('rollback')
     await tool.mint(request(tool), within())
   })

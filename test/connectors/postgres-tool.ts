@@ -58,7 +58,7 @@ export async function createSite(at?: Server, { rootAttributes = 'createrole' }:
   })
   await cluster.end()
   await owner.query(`
-    create role ${root} login ${rootAttributes} password 'root-password';
+    create role ${root} login ${rootAttributes} password 'root-password'; grant pg_use_reserved_connections to ${root};
     create role ${heir} nologin; grant ${heir} to ${root} with inherit true, set true;
     create role ${reader} nologin; grant ${reader} to ${root} with admin true, inherit false, set false;
     create role ${writer} nologin; grant ${writer} to ${root} with admin true, inherit false, set false;

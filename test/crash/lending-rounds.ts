@@ -294,19 +294,14 @@ async function startAgain({ result }: Run, life: Life): Promise<void> {
   result.slowestStartMs = Math.max(result.slowestStartMs, Date.now() - startedMs)
 }
 
-const looksMax = 4
+const sweepMsMax = 60_000
+/** What was put off may be put off again, while connections that were cut are found out. */
+const sweepsMoreMax = 3
 
-/** Lets the leases of the dead run out, sweeps once, and compares. What was put off is waited for, by the clock. */
-async function sweepAndCompare({ result }: Run, life: Life): Promise<void> {
+/** Lets the leases of the dead run out, sweeps once, and compares. */
+async function sweepAndCompare(run: Run, life: Life): Promise<void> {
   const { site, tool, load, book, log, rules } = life
-  let sweptMs = await sweepAfter(life, leaseOverMs)
-  for (let looks = 1; looks < looksMax; looks++) {
-    const unfinished = findUnfinished(await readStoredGrants(site), sweptMs)
-    if (unfinished.length === 0) break
-    const due = Math.max(...unfinished.map(({ dueAtMs = 0 }) => dueAtMs))
-    sweptMs = await sweepAfter(life, Math.max(0, due - sweptMs) + 1_000)
-    result.sweepsMore++
-  }
+  const sweptMs = await sweepAll(run, life)
   const before = await readStoredGrants(site)
   const roles = await tool.readRoles()
   const after = await readStoredGrants(site)
@@ -316,7 +311,27 @@ async function sweepAndCompare({ result }: Run, life: Life): Promise<void> {
   settleLent(book, after, load.nowMs())
 }
 
-/** Returns the time by which everything that was due has been looked at. */
+/** Sweeps until nothing is under way; what was put off is waited for by the clock alone. Returns the time by which all that was due has been looked at. */
+async function sweepAll({ result }: Run, life: Life): Promise<number> {
+  const { site, load } = life
+  const giveUpMs = performance.now() + sweepMsMax
+  let sweptMs = await sweepAfter(life, leaseOverMs)
+  for (let more = 0; performance.now() < giveUpMs; ) {
+    const unfinished = findUnfinished(await readStoredGrants(site), sweptMs)
+    if (unfinished.length === 0) break
+    const isUnderWay = unfinished.some(({ dueAtMs = 0, leaseUntilMs = 0 }) => Math.min(dueAtMs, leaseUntilMs) > load.nowMs() || dueAtMs <= load.nowMs())
+    if (isUnderWay) {
+      await setTimeout(50)
+      continue
+    }
+    if (more++ === sweepsMoreMax) break
+    result.sweepsMore++
+    sweptMs = await sweepAfter(life, Math.max(...unfinished.map(({ dueAtMs = 0 }) => dueAtMs)) - load.nowMs() + 1_000)
+  }
+  return sweptMs
+}
+
+/** Returns the time by which everything that was due has been looked at, unless it takes long. */
 async function sweepAfter({ load, broker }: Life, aheadMs: number): Promise<number> {
   const offMs = load.offMs + aheadMs
   await load.moveClock(offMs, () => order(broker, { offMs }))

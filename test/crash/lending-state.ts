@@ -12,6 +12,8 @@ export interface StoredGrant {
   readonly revokedIndex: number | undefined
   readonly expiresAtMs: number
   readonly dueAtMs: number | undefined
+  /** Until then a process has it to mint or to end. */
+  readonly leaseUntilMs: number | undefined
   readonly problem: string | undefined
 }
 
@@ -21,7 +23,7 @@ export async function readStoredGrants(site: Pick<Site, 'engine' | 'database'>):
     tx
       .selectFrom('credential')
       .innerJoin('grants', 'grants.id', 'credential.grant_id')
-      .select(['grants.id', 'grants.workload', 'grants.task', 'grants.issued_index', 'grants.revoked_index', 'grants.expires_at', 'credential.state', 'credential.due_at', 'credential.problem'])
+      .select(['grants.id', 'grants.workload', 'grants.task', 'grants.issued_index', 'grants.revoked_index', 'grants.expires_at', 'credential.state', 'credential.due_at', 'credential.lease_until', 'credential.problem'])
       .execute(),
   )
   return new Map(
@@ -36,6 +38,7 @@ export async function readStoredGrants(site: Pick<Site, 'engine' | 'database'>):
         revokedIndex: row.revoked_index === null ? undefined : Number(row.revoked_index),
         expiresAtMs: Date.parse(row.expires_at),
         dueAtMs: row.due_at === null ? undefined : Date.parse(row.due_at),
+        leaseUntilMs: row.lease_until === null ? undefined : Date.parse(row.lease_until),
         problem: row.problem ?? undefined,
       },
     ]),
@@ -55,6 +58,10 @@ export function isLive({ state, revokedIndex, expiresAtMs }: StoredGrant, nowMs:
 
 /** Those that were neither alive nor over at that time; what has expired since then may be on its way. */
 export function findUnfinished(stored: ReadonlyMap<string, StoredGrant>, atMs: number): StoredGrant[] {
-  const hasExpiredSince = ({ state, revokedIndex, expiresAtMs }: StoredGrant): boolean => state === 'ending' && revokedIndex === undefined && expiresAtMs > atMs
-  return [...stored.values()].filter((one) => !isLive(one, atMs) && !isOver(one.state) && !hasExpiredSince(one))
+  return [...stored.values()].filter((one) => !isLive(one, atMs) && !isOver(one.state) && !hasExpiredSince(one, atMs))
+}
+
+/** Whether it was alive at that time and ends by itself. */
+export function hasExpiredSince({ state, revokedIndex, expiresAtMs }: StoredGrant, atMs: number): boolean {
+  return state === 'ending' && revokedIndex === undefined && expiresAtMs > atMs
 }

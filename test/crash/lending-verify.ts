@@ -5,7 +5,7 @@ import { report } from './book.ts'
 import type { KeptLog } from './kept-log.ts'
 import type { LedgerRole, LedgerTool } from './ledger-tool.ts'
 import { drop, query, stateOfLent, type LentBook } from './lent.ts'
-import { findUnfinished, isLive, type StoredGrant } from './lending-state.ts'
+import { findUnfinished, hasExpiredSince, isLive, type StoredGrant } from './lending-state.ts'
 import { borrow, expectEnded, use, type Lending } from './lending-steps.ts'
 import type { Site } from './site.ts'
 import { readSnapshot } from './snapshot.ts'
@@ -77,7 +77,7 @@ export function compareLending({ book, nowMs }: Lending, { before, roles, after,
   for (const { grant, state, problem } of findUnfinished(after, sweptMs)) report(book, `${grant} is ${state} after the sweep: ${problem ?? 'no problem is known'}`)
   for (const [grant, { sessions }] of roles) {
     const row = before.get(grant)
-    if (row === undefined || !isLive(row, sweptMs)) report(book, `the role of ${grant} is there with ${sessions} sessions, and the grant is ${row?.state ?? 'not in the database'}`)
+    if (row === undefined || (!isLive(row, sweptMs) && !hasExpiredSince(row, sweptMs))) report(book, `the role of ${grant} is there with ${sessions} sessions, and the grant is ${row?.state ?? 'not in the database'}`)
   }
   const keys = new Map<string, string>()
   for (const row of after.values()) {

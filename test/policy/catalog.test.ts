@@ -54,7 +54,7 @@ test.each([
     'tools/x.yaml:11:40 unknown field "desciption": known here are sensitivity, description (did you mean description?)',
   ]],
   ['unknown key of ttl', 'max: 1h', 'maximum: 1h', [
-    'tools/x.yaml:6:6 ttl.max: Invalid input: expected string, received undefined',
+    'tools/x.yaml:6:6 ttl.max: is missing',
     'tools/x.yaml:6:22 unknown field "maximum": known here are default, max',
   ]],
   ['config where the connector has none', 'introspectors: [git-api]', 'config: {}', [
@@ -63,7 +63,7 @@ test.each([
   ['unknown connector', 'connector: jwt', 'connector: jtw', ['tools/x.yaml:2:12 connector must be one of jwt, postgres, github-app, oauth-client']],
   ['reserved name', 'tool: github', 'tool: sensitivity', ['tools/x.yaml:1:7 tool: must not be "sensitivity": that names the groups of actions']],
   ['name', 'tool: github', 'tool: GitHub', ['tools/x.yaml:1:7 tool: must be lower-case letters, digits and hyphens, at most 63, beginning with a letter']],
-  ['audience missing', 'audience: https://api.example.com/git\n', '', ['tools/x.yaml:1:1 audience: Invalid input: expected string, received undefined']],
+  ['audience missing', 'audience: https://api.example.com/git\n', '', ['tools/x.yaml:1:1 audience: is missing']],
   ['audience with a fragment', 'com/git', 'com/git#x', ['tools/x.yaml:3:11 audience: must be an absolute https or http URI, or a urn, without a fragment']],
   ['audience with an empty fragment', 'com/git', 'com/git#', ['tools/x.yaml:3:11 audience: must be an absolute https or http URI, or a urn, without a fragment']],
   ['audience relative', 'https://api.example.com/git', '/git', ['tools/x.yaml:3:11 audience: must be an absolute https or http URI, or a urn, without a fragment']],
@@ -93,7 +93,7 @@ test.each([
   ['two documents', `${sound}---\n${sound}`, 'holds more than one document: one file, one document'],
   ['directive', `%YAML 1.1\n---\n${sound}`, 'has a YAML directive: leave the line that begins with % out'],
   ['empty', '# nothing\n', 'is empty'],
-  ['a list', '- a\n', 'the file: Invalid input: expected object, received array'],
+  ['a list', '- a\n', 'the file: must be a map, as in { name: value }'],
   ['depth', '['.repeat(100_000), 'is nested too deeply'],
   ['depth of lists', '- '.repeat(100_000), 'is nested too deeply'],
   ['no action', sound.replace(/actions:[^]*introspectors/, 'actions: {}\nintrospectors'), 'actions: must name at least one action'],

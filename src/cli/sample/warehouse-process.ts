@@ -10,7 +10,7 @@ import { createEmbeddedServer } from './embedded-postgres.ts'
 const folder = await mkdtemp(join(tmpdir(), 'stint-warehouse-'))
 const password = process.env['WAREHOUSE_OWNER_PASSWORD']
 if (password === undefined) throw new Error('WAREHOUSE_OWNER_PASSWORD is missing')
-const { server, start } = await createEmbeddedServer(folder, { connectionsMax: 60, persistent: false, password })
+const { server, start } = await createEmbeddedServer(folder, { connectionsMax: 60, connectionsReserved: 5, persistent: false, password })
 
 process.once('disconnect', () => void stop())
 

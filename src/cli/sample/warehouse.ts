@@ -75,6 +75,8 @@ async function setUp(ownerUrl: string, rootPassword: string): Promise<void> {
     // Stint's own role: it makes roles and lends `reporting`, without its rights.
     `create role stint login createrole password ${pg.escapeLiteral(rootPassword)}`,
     'grant connect on database warehouse to stint',
+    // It finds a place also where agents have taken all others.
+    'grant pg_use_reserved_connections to stint',
     'grant reporting to stint with admin true, inherit false, set false',
     'grant leftovers to stint with inherit true, set true',
   ])

@@ -18,6 +18,7 @@ export async function createCredentials(db: Kysely<never>, engine: Engine): Prom
     'create index credential_by_token on credential (token_hash) where token_hash is not null',
     `create table renewal (
       grant_id ${text} primary key references grants (id), renews ${text} not null, first_issued_at ${text} not null) ${options}`,
+    'create index renewal_by_first on renewal (renews)',
     `create table idempotency_key (
       workload ${text} not null, id ${text} not null, body_hash ${text} not null, grant_id ${text} not null,
       expires_at ${text} not null, primary key (workload, id)) ${options}`,

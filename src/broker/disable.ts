@@ -1,0 +1,39 @@
+import { isOver } from '../grant/grant.ts'
+import type { Ending } from '../connectors/connector.ts'
+import { findTouched, type TouchedGrant } from '../storage/revoked.ts'
+import type { Broker } from './broker.ts'
+import { openHandle } from './end.ts'
+
+/**
+ * Takes away at once what many grants that are over can be used for, where their tools can do that: their ends, one by one,
+ * may have to wait for what an agent has left behind. Nothing is claimed and nothing recorded: whatever fails here is left to
+ * the ends. Never throws.
+ */
+export async function disableMany(broker: Broker, grants: readonly string[]): Promise<void> {
+  const touched: TouchedGrant[] = []
+  for (const id of grants) {
+    const one = await findTouched(broker.database.read, id, broker.ledger.nowMs())
+    if (one?.credential !== undefined && one.state !== 'active' && one.state !== 'minting' && !isOver(one.state)) touched.push(one)
+  }
+  const places = Map.groupBy(touched, ({ grant, credential }) => JSON.stringify([credential?.policySet, grant.tool]))
+  await Promise.all([...places.values()].map((ofPlace) => disablePlace(broker, ofPlace)))
+}
+
+/** Of one tool as one policy set describes it. */
+async function disablePlace(broker: Broker, touched: readonly TouchedGrant[]): Promise<void> {
+  const [first] = touched
+  if (first?.credential === undefined) return
+  try {
+    const tool = await broker.tools.find(first.credential.policySet, first.grant.tool)
+    if (tool === undefined) return
+    const endings = touched.map((one) => describeEnding(broker, one))
+    await broker.tools.call(tool, (open, signal) => open.disable?.(endings, signal) ?? Promise.resolve())
+  } catch (error) {
+    broker.log.warn('credentials that are over were not disabled together: they are ended one by one', { tool: first.grant.tool, count: touched.length, error })
+  }
+}
+
+function describeEnding(broker: Broker, { grant: { id }, credential }: TouchedGrant): Ending {
+  const { handle, reference } = credential ?? {}
+  return { grant: id, ...(handle && { handle: openHandle(broker, id, handle) }), ...(reference !== undefined && { reference }) }
+}
