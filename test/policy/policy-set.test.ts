@@ -104,7 +104,7 @@ describe('names and values that no request will ever have: a forbid on one would
     ['stage by containsAny', forbid(all, 'when { [principal.stage].containsAny(["prod"]) }'), '"prod"', '"prod" is never the value here: it is one of sandbox, pilot, production'],
     ['stage by like', forbid(all, 'when { principal.stage like "Prod*" }'), '@id', 'this "like" matches none of the possible values: sandbox, pilot, production'],
     ['sensitivity', forbid(all, 'when { resource is Tool && resource.sensitivity == "hi" }'), '"hi"', '"hi" is never the value here: it is one of low, medium, high'],
-    ['proof', forbid(all, 'when { context.proof != "private-key-jwt" }'), '"private-key-jwt"', '"private-key-jwt" is never the value here: it is one of private_key_jwt (did you mean private_key_jwt?)'],
+    ['proof', forbid(all, 'when { context.proof != "private-key-jwt" }'), '"private-key-jwt"', '"private-key-jwt" is never the value here: it is one of private_key_jwt, stint_token (did you mean private_key_jwt?)'],
     ['another entity than the request’s', forbid(all, 'when { Tool::"docs".sensitivity == "low" }'), 'Tool::"docs"', 'asks about Tool::"docs" itself: ask about principal, action or resource instead'],
     ['membership of another entity', forbid(all, 'when { Workload::"a" in Team::"b" }'), 'Workload::"a"', 'asks about Workload::"a" itself: ask about principal, action or resource instead'],
   ])('%s', (_, rules, place, message) => {
