@@ -144,7 +144,7 @@ describe.skipIf(missing !== undefined)('agents who want to stay', () => {
     'a function': `create function %s.f() returns int language sql as 'select 1'`,
     'a procedure': `create procedure %s.p() language sql as 'select 1'`,
     'an aggregate': `create aggregate %s.total (int) (sfunc = int4pl, stype = int)`,
-    'an operator': `create operator %s.+++ (leftarg = int, rightarg = int, function = int4pl)`,
+    'an operator': `create operator %s.### (leftarg = int, rightarg = int, function = int4pl)`,
     'a type': `create type %s.pair as (a int, b int); create domain %s.small as int; create type %s.mood as enum ('sad')`,
     'tables and sequences': `create table %s.made (id serial, x int); create sequence %s.counter; create view %s.seen as select * from %s.made; create materialized view %s.kept as select 1 as x`,
     'statistics': `create table %s.counted (a int, b int); create statistics %s.figures on a, b from %s.counted`,
@@ -201,7 +201,11 @@ describe.skipIf(missing !== undefined)('agents who want to stay', () => {
       execute format('grant select on large object %s to ${other.role}', thing); end loop; end $$`)
     const count = async () => Number((await site.admin<{ n: number }>(`select count(*)::int as n from pg_largeobject_metadata where lomowner = $1::regrole`, [mine.role]))[0]?.n)
     await other.end()
-    await failure(mine.end(800))
+    const given = new AbortController()
+    const ending = failure(mine.tool.revoke({ grant: mine.grant }, given.signal))
+    await vi.waitFor(async () => expect(await count()).toBeLessThan(40_000), { timeout: 15_000, interval: 10 })
+    given.abort()
+    await ending
     const left = await count()
     expect(left).toBeGreaterThan(0)
     expect(left).toBeLessThan(40_000)

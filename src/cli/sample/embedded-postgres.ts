@@ -26,7 +26,7 @@ export interface EmbeddedOptions {
  * A PostgreSQL server whose data are in this folder. For a process of its own: the library's exit hooks would make any other
  * exit with 0, whatever happened in it.
  */
-export async function createEmbeddedServer(folder: string, { connectionsMax, connectionsReserved = 0, persistent, password = 'owner-password', onLog = () => {} }: EmbeddedOptions): Promise<EmbeddedServer> {
+export async function createEmbeddedServer(folder: string, { connectionsMax, connectionsReserved, persistent, password = 'owner-password', onLog = () => {} }: EmbeddedOptions): Promise<EmbeddedServer> {
   // Run by root, the server has a user of its own, who must be able to walk through.
   await chmod(folder, 0o711)
   const data = join(folder, 'postgres')
@@ -41,7 +41,12 @@ export async function createEmbeddedServer(folder: string, { connectionsMax, con
     // PostgreSQL refuses to run as root.
     createPostgresUser: process.getuid?.() === 0,
     initdbFlags: ['--locale=C', '--encoding=UTF8'],
-    postgresFlags: ['-c', `max_connections=${connectionsMax}`, '-c', `reserved_connections=${connectionsReserved}`, '-c', 'listen_addresses=127.0.0.1', '-c', 'unix_socket_directories='],
+    postgresFlags: Object.entries({
+      max_connections: connectionsMax,
+      ...(connectionsReserved !== undefined && { reserved_connections: connectionsReserved }),
+      listen_addresses: '127.0.0.1',
+      unix_socket_directories: '',
+    }).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
     onLog,
     onError: () => {},
   })
