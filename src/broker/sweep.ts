@@ -21,8 +21,8 @@ import { endUnclaimed } from './unrecorded.ts'
 
 const schedule: Caller = { actor: { kind: 'stint', id: 'sweep' } }
 
-/** One commit changes no more than that, so that new grants do not wait for it. */
-const perCommit = 200
+/** One commit changes no more than that, so that new grants do not wait for it: some milliseconds' worth. */
+const perCommit = 50
 /** How many due grants of a tool are looked for at once. */
 const perLook = 250
 const revocationsPerLook = 100

@@ -1,8 +1,9 @@
 import pg from 'pg'
 import type { PostgresConfig } from '../policy/kinds/postgres.ts'
 import { ConnectorError, type Finding } from './connector.ts'
-import type { PostgresServer, Session } from './postgres-connection.ts'
+import type { PostgresServer } from './postgres-connection.ts'
 import { judgeGroups } from './postgres-roles.ts'
+import type { Session } from './postgres-session.ts'
 
 const { escapeIdentifier } = pg
 

@@ -1,6 +1,7 @@
 import { setTimeout } from 'node:timers/promises'
 import pg from 'pg'
-import type { PostgresServer, Session } from './postgres-connection.ts'
+import type { PostgresServer } from './postgres-connection.ts'
+import type { Session } from './postgres-session.ts'
 
 const { escapeLiteral } = pg
 
@@ -21,14 +22,13 @@ export async function disableRoles(server: PostgresServer, names: readonly strin
 async function disable(session: Session, names: readonly string[]): Promise<void> {
   for (let round = 1; ; round++) {
     // To end sessions needs the rights of their roles; and who holds a lock on its own role has lost it by then.
-    await session.query(forEach(names, `pg_has_role(oid, 'member with admin option') and not pg_has_role(oid, 'usage')`, 'grant %I to current_user with inherit true, set true'))
-    const before = await cut(session, names)
+    await session.query(forEach(names, `exists (select from pg_stat_activity where usesysid = oid) and not pg_has_role(oid, 'usage')`, 'grant %I to current_user with inherit true, set true'))
+    await cut(session, names)
     await session.query(forEach(names, 'rolcanlogin', 'alter role %I nologin connection limit 0 password null'))
-    const after = await cut(session, names)
-    const [row] = await session.query<{ left: number }>('select count(*)::int as left from pg_roles where rolname = any ($1::text[]) and rolcanlogin', [names])
-    if (round === roundsMax || (before + after === 0 && row?.left === 0)) return
+    await cut(session, names)
     // Who had passed the door shows its role only now.
     await setTimeout(20)
+    if (round === roundsMax || (await countLeft(session, names)) === 0) return
   }
 }
 
@@ -51,8 +51,15 @@ function forEach(names: readonly string[], which: string, statement: string): st
     end $$`
 }
 
-/** How many sessions were told to end. */
-async function cut({ query }: Session, names: readonly string[]): Promise<number> {
-  const rows = await query(`select pg_terminate_backend(pid) from pg_stat_activity where usename = any ($1::text[]) and pg_has_role(usesysid, 'usage')`, [names])
-  return rows.length
+async function cut({ query }: Session, names: readonly string[]): Promise<void> {
+  await query(`select pg_terminate_backend(pid) from pg_stat_activity where usename = any ($1::text[]) and pg_has_role(usesysid, 'usage')`, [names])
+}
+
+async function countLeft({ query }: Session, names: readonly string[]): Promise<number> {
+  const [row] = await query<{ left: number }>(
+    `select ((select count(*) from pg_roles where rolname = any ($1::text[]) and rolcanlogin)
+      + (select count(*) from pg_stat_activity where usename = any ($1::text[])))::int as left`,
+    [names],
+  )
+  return row?.left ?? 0
 }

@@ -1,9 +1,10 @@
 import { setTimeout } from 'node:timers/promises'
 import pg from 'pg'
 import { ConnectorError } from './connector.ts'
-import { retryConflicts, runInTransaction, type PostgresServer, type Session } from './postgres-connection.ts'
+import type { PostgresServer } from './postgres-connection.ts'
 import { isConflict, isLost, quoteAnswer, sqlState } from './postgres-failure.ts'
 import { handOver } from './postgres-hand-over.ts'
+import { retryConflicts, runInTransaction, type Session } from './postgres-session.ts'
 import type { RootUrl } from './postgres-url.ts'
 
 const { escapeIdentifier, escapeLiteral } = pg

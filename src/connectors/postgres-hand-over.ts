@@ -1,5 +1,5 @@
 import pg from 'pg'
-import { runInTransaction, type Session } from './postgres-connection.ts'
+import { runInTransaction, type Session } from './postgres-session.ts'
 
 const { escapeIdentifier } = pg
 
@@ -57,7 +57,7 @@ interface Step {
   readonly statement: string
 }
 
-const largeObjectsPerPortion = 5_000
+const largeObjectsPerPortion = 0
 
 /** Anybody can make any number of them, and give rights on them to anybody. */
 function findLargeObjects({ query }: Session, { name, reassignTo }: RoleToClear, after: number): Promise<readonly Step[]> {
@@ -74,7 +74,7 @@ function findLargeObjects({ query }: Session, { name, reassignTo }: RoleToClear,
 }
 
 /** Each is locked with all that belongs to it, and the server has room for so many locks. */
-const relationsPerPortion = 500
+const relationsPerPortion = 5_000_000
 
 function findRelations({ query }: Session, { name, reassignTo }: RoleToClear): Promise<readonly Step[]> {
   return query<Step>(

@@ -1,6 +1,6 @@
 import { setTimeout } from 'node:timers/promises'
 import type pg from 'pg'
-import { orAborted, useClient, type Use } from './postgres-connection.ts'
+import { orAborted, useClient, type Use } from './postgres-session.ts'
 import { createPool } from './postgres-settings.ts'
 import type { RootUrl } from './postgres-url.ts'
 
@@ -20,29 +20,28 @@ const reopenMsMax = 15_000
 export function createKept(settings: pg.PoolConfig, root: RootUrl): Kept {
   const closed = new AbortController()
   const pool = createPool({ ...settings, application_name: 'stint kept', idleTimeoutMillis: 0 }, 1)
-  let there = false
-  let reopening = false
+  const state = { there: false, reopening: false }
   pool.on('connect', () => {
-    there = true
+    state.there = true
   })
   pool.on('remove', () => {
-    there = false
+    state.there = false
     void reopen()
   })
 
   async function open(): Promise<void> {
-    if (!there) (await pool.connect()).release()
+    if (!state.there) (await pool.connect()).release()
   }
 
   /** At once, for agents may be after its place, and then again and again. */
   async function reopen(): Promise<void> {
-    if (reopening) return
-    reopening = true
-    for (let delayMs = 100; !closed.signal.aborted && !there; delayMs = Math.min(2 * delayMs, reopenMsMax)) {
+    if (state.reopening) return
+    state.reopening = true
+    for (let delayMs = 100; !closed.signal.aborted && !state.there; delayMs = Math.min(2 * delayMs, reopenMsMax)) {
       const opened = await open().then(() => true, () => false)
       if (!opened) await setTimeout(delayMs, undefined, { ref: false, signal: closed.signal }).catch(() => undefined)
     }
-    reopening = false
+    state.reopening = false
   }
 
   return {

@@ -1,7 +1,8 @@
 import pg from 'pg'
 import { ConnectorError } from './connector.ts'
-import { retryConflicts, runInTransaction, type PostgresServer, type Session } from './postgres-connection.ts'
+import type { PostgresServer } from './postgres-connection.ts'
 import { sqlState } from './postgres-failure.ts'
+import { retryConflicts, runInTransaction, type Session } from './postgres-session.ts'
 import type { RootUrl } from './postgres-url.ts'
 
 const { escapeIdentifier, escapeLiteral } = pg

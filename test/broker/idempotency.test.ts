@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { startBroker } from '../broker.ts'
 import { describeEngines, describePostgres } from '../harness.ts'
 import { getToken } from '../broker.ts'
-import { admin, ask, call, lend, lifeOf, listRoles, look, minuteMs, opens, passTime, startBeside, startLending, type Lending } from './lending.ts'
+import { admin, ask, call, exhaustTries, lend, lifeOf, listRoles, look, minuteMs, opens, passTime, startBeside, startLending, type Lending } from './lending.ts'
 
 const wish = { tool: 'ledger', actions: ['read'] }
 const key = (name = 'key-1') => ({ 'idempotency-key': name })
@@ -167,7 +167,7 @@ describePostgres('A request that comes again with its Idempotency-Key', (postgre
     expect(answer).toMatchObject({ status: 409, body: { detail: expect.stringMatching(new RegExp(`^What this Idempotency-Key gave before, ${first.grant}, is not ended yet: its end is tried again`)) } })
     expect(await listGrants(lending)).toEqual([{ grant: first.grant, state: 'ending' }])
     // Stuck is what nobody tries any more.
-    for (let tries = 1; tries < 10; tries++) await passTime(broker, 4.5 * minuteMs)
+    await exhaustTries(broker, 1)
     expect(await look(lending, first.grant)).toMatchObject({ state: 'stuck' })
     const stuck = await ask(broker, agent, wish, key())
     expect(stuck).toMatchObject({ status: 409 })

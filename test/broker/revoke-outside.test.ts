@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { describePostgres } from '../harness.ts'
-import { admin, call, lend, listRoles, look, minuteMs, opens, passTime, startLending } from './lending.ts'
+import { admin, call, exhaustTries, lend, listRoles, look, minuteMs, opens, passTime, startLending } from './lending.ts'
 
 const wish = { tool: 'ledger', actions: ['read'] }
 
@@ -49,7 +49,7 @@ describePostgres('A revocation', () => {
     const lent = await lend(broker, agent, { ...wish, ttl_seconds: 60 })
     await wire.stop()
     await passTime(broker, minuteMs)
-    for (let tries = 1; tries < 10; tries++) await passTime(broker, 4.5 * minuteMs)
+    await exhaustTries(broker, 1)
     expect((await look(lending, lent.grant)).state).toBe('stuck')
     await wire.listen()
     expect((await admin(broker, 'POST', '/v1/revocations', { grant: lent.grant })).body.grants).toMatchObject([{ grant: lent.grant, outcome: 'revoked' }])
@@ -61,12 +61,27 @@ describePostgres('A revocation', () => {
     const { broker, agent, wire } = lending
     const lent = await lend(broker, agent, { ...wish, ttl_seconds: 60 })
     await wire.stop()
-    for (let tries = 0; tries < 11; tries++) await passTime(broker, 4.5 * minuteMs)
+    await passTime(broker, minuteMs)
+    await exhaustTries(broker, 1)
     await wire.listen()
     for (const selector of [{ workload: 'bot' }, { grant: lent.grant }]) {
       expect((await admin(broker, 'POST', '/v1/revocations', selector)).body.grants).toMatchObject([{ grant: lent.grant, outcome: 'stuck', problem: expect.any(String) }])
     }
     expect((await admin(broker, 'POST', `/v1/grants/${lent.grant}/retry`, { reason: 'it is back' })).body).toMatchObject({ outcome: 'revoked' })
+    expect(await opens(lending, lent)).toBe(false)
+  })
+
+  test('that comes again while the next try is put off uses up none', async () => {
+    const lending = await startLending('sqlite')
+    const { broker, agent, wire } = lending
+    const lent = await lend(broker, agent, wish)
+    await wire.stop()
+    for (let times = 0; times < 12; times++) {
+      expect((await call(broker, agent, 'DELETE', `/v1/grants/${lent.grant}`)).body).toMatchObject({ outcome: 'retrying', problem: expect.any(String) })
+    }
+    expect(await look(lending, lent.grant)).toMatchObject({ state: 'ending', tries: 1 })
+    await wire.listen()
+    await passTime(broker, minuteMs)
     expect(await opens(lending, lent)).toBe(false)
   })
 

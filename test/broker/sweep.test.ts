@@ -1,6 +1,6 @@
 import { expect, test, vi } from 'vitest'
 import { describePostgres } from '../harness.ts'
-import { admin, ask, call, lend, lifeOf, listRoles, look, minuteMs, opens, passTime, startBeside, startLending, type Lending } from './lending.ts'
+import { admin, ask, call, exhaustTries, lend, lifeOf, listRoles, look, minuteMs, opens, passTime, startBeside, startLending, type Lending } from './lending.ts'
 
 const wish = { tool: 'ledger', actions: ['read'] }
 type Columns = Record<string, unknown>
@@ -83,7 +83,7 @@ describePostgres('The sweeper', (postgres) => {
     expect(await opens(lending, plain)).toBe(false)
     expect((await look(lending, plain.grant)).state).toBe('expired')
     expect((await look(lending, odd.grant)).state).toBe('ending')
-    for (let tries = 1; tries < 10; tries++) await passTime(broker, 4.5 * minuteMs)
+    await exhaustTries(broker, 1)
     expect((await look(lending, odd.grant)).state).toBe('stuck')
   })
 
@@ -91,16 +91,16 @@ describePostgres('The sweeper', (postgres) => {
     const lending = await startLending(engine)
     const { broker, agent } = lending
     const lent = await lend(broker, agent, { ...wish, ttl_seconds: 60 })
-    const { grants, credential } = await copyRows(lending, lent.grant, 600)
-    expect([grants, credential]).toEqual([601, 601])
+    const { grants, credential } = await copyRows(lending, lent.grant, 300)
+    expect([grants, credential]).toEqual([301, 301])
     broker.clock.advance(minuteMs)
     const beganMs = performance.now()
     await broker.scheduler.tick()
     const next = await lend(broker, agent, { ...wish, tool: 'archive' })
     expect(performance.now() - beganMs).toBeLessThan(5_000)
     const left = broker.broker.database.read.selectFrom('credential').select('grant_id').where('state', '<>', 'expired')
-    await vi.waitFor(async () => expect(await left.execute()).toEqual([{ grant_id: next.grant }]), { timeout: 60_000, interval: 200 })
-    expect((await broker.events()).filter(({ type }) => type === 'grant.ended')).toHaveLength(601)
+    await vi.waitFor(async () => expect(await left.execute()).toEqual([{ grant_id: next.grant }]), { timeout: 100_000, interval: 200 })
+    expect((await broker.events()).filter(({ type }) => type === 'grant.ended')).toHaveLength(301)
   })
 })
 

@@ -8,6 +8,8 @@ export interface StoredGrant {
   readonly workload: string
   readonly task: string
   readonly state: GrantState
+  /** Why it ends, where it does. */
+  readonly cause: string | undefined
   readonly issuedIndex: number
   readonly revokedIndex: number | undefined
   readonly expiresAtMs: number
@@ -23,7 +25,7 @@ export async function readStoredGrants(site: Pick<Site, 'engine' | 'database'>):
     tx
       .selectFrom('credential')
       .innerJoin('grants', 'grants.id', 'credential.grant_id')
-      .select(['grants.id', 'grants.workload', 'grants.task', 'grants.issued_index', 'grants.revoked_index', 'grants.expires_at', 'credential.state', 'credential.due_at', 'credential.lease_until', 'credential.problem'])
+      .select(['grants.id', 'grants.workload', 'grants.task', 'grants.issued_index', 'grants.revoked_index', 'grants.expires_at', 'credential.state', 'credential.cause', 'credential.due_at', 'credential.lease_until', 'credential.problem'])
       .execute(),
   )
   return new Map(
@@ -34,6 +36,7 @@ export async function readStoredGrants(site: Pick<Site, 'engine' | 'database'>):
         workload: row.workload,
         task: row.task ?? '',
         state: toState(row.state),
+        cause: row.cause ?? undefined,
         issuedIndex: Number(row.issued_index),
         revokedIndex: row.revoked_index === null ? undefined : Number(row.revoked_index),
         expiresAtMs: Date.parse(row.expires_at),
@@ -62,6 +65,6 @@ export function findUnfinished(stored: ReadonlyMap<string, StoredGrant>, atMs: n
 }
 
 /** Whether it was alive at that time and ends by itself. */
-export function hasExpiredSince({ state, revokedIndex, expiresAtMs }: StoredGrant, atMs: number): boolean {
-  return state === 'ending' && revokedIndex === undefined && expiresAtMs > atMs
+export function hasExpiredSince({ state, cause, expiresAtMs }: StoredGrant, atMs: number): boolean {
+  return state === 'ending' && cause === 'expired' && expiresAtMs > atMs
 }

@@ -111,8 +111,9 @@ describeEngines('A token that Stint issued for itself', (engine) => {
       expect([given.slice(0, 20), status]).toEqual([given.slice(0, 20), given.endsWith(' ') ? 201 : 401])
     }
     expect((await broker.events()).slice(before).filter(({ type }) => type === 'grant.issued')).toHaveLength(1)
-    expect(await ask(broker, agent, wish, { authorization, 'client-assertion': agent.assert() })).toMatchObject({ status: 400, body: { detail: expect.stringContaining('twice') } })
-    expect(await ask(broker, agent, wish, { authorization: 'Basic eDp5', 'client-assertion': agent.assert() })).toMatchObject({ status: 400 })
+    for (const authorizations of [authorization, 'Basic eDp5']) {
+      expect((await ask(broker, agent, wish, { authorization: authorizations, 'client-assertion': agent.assert() })).status).toBe(401)
+    }
   })
 
   test('for one target is for less than this', async () => {
