@@ -57,7 +57,7 @@ interface Step {
   readonly statement: string
 }
 
-const largeObjectsPerPortion = 0
+const largeObjectsPerPortion = 5_000
 
 /** Anybody can make any number of them, and give rights on them to anybody. */
 function findLargeObjects({ query }: Session, { name, reassignTo }: RoleToClear, after: number): Promise<readonly Step[]> {
@@ -74,7 +74,7 @@ function findLargeObjects({ query }: Session, { name, reassignTo }: RoleToClear,
 }
 
 /** Each is locked with all that belongs to it, and the server has room for so many locks. */
-const relationsPerPortion = 5_000_000
+const relationsPerPortion = 500
 
 function findRelations({ query }: Session, { name, reassignTo }: RoleToClear): Promise<readonly Step[]> {
   return query<Step>(
