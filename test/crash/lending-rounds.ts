@@ -1,4 +1,4 @@
-import { mkdirSync, rmSync } from 'node:fs'
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { waypoints, type Waypoint } from '../../src/broker/waypoints.ts'
@@ -176,6 +176,7 @@ async function runDatabase(run: Run, server: Server): Promise<void> {
   } finally {
     await Promise.all([life?.load.end(), life?.broker.stop('SIGKILL'), life?.next.stop('SIGKILL')])
     if (result.problems.length === 0) await tool?.close()
+    else if (life !== undefined) writeFileSync(join(folder, 'broker.log'), life.broker.said())
   }
   if (result.problems.length === 0) rmSync(folder, { recursive: true })
 }
