@@ -100,7 +100,7 @@ function tellLendingRound({ engine, rounds, kills, orphans, counts }: LendingRep
 }
 
 function tellLendingEnd(report: LendingReport): void {
-  const { engine, seed, rounds, databases, kills, killsWhileRecovering, missed, clockMoves, entries, orphans, sweepsMore, slowestStartMs, counts, seconds, problems } = report
+  const { engine, seed, rounds, databases, kills, killsWhileRecovering, missed, clockMoves, entries, orphans, slowestStartMs, counts, seconds, problems } = report
   if (onTerminal) process.stdout.write('\r\x1b[K')
   const byPoint = Object.entries(kills).map(([point, count]) => `${count} ${point.replaceAll('_', ' ')}`)
   console.log(`
@@ -111,7 +111,7 @@ ${engine}: ${rounds} rounds on ${databases} databases in ${seconds.toFixed(0)} s
   grants         ${counts.asked} asked for, ${counts.received} received, ${counts.unanswered} requests of all kinds unanswered, ${counts.repeated} sent again under their key
   in use         ${counts.logins} logins, ${counts.renewed} renewals, ${counts.givenBack} given back, ${counts.revocations} orders by an admin, ${counts.refusedLogins} logins refused of what was ended
   cut            ${counts.cuts} connections to the tool, ${counts.toolFailures} requests failed by it
-  orphans        ${orphans.found} roles found after a start without a live grant, ${orphans.cleared} cleared by the sweep (${sweepsMore} more sweeps for what was put off)
+  orphans        ${orphans.found} roles found after a start without a live grant, ${orphans.cleared} cleared by the sweep (${counts.sweepsMore} more sweeps for what was put off)
   checked        ${entries} entries
   slowest start  ${slowestStartMs} ms
   ${problems.length === 0 ? 'nothing lost, nothing left' : `WRONG:\n    ${problems.join('\n    ')}`}`)

@@ -308,11 +308,11 @@ describeEngines('Custody', (engine) => {
   test('says what is missing', async () => {
     const { broker, one } = await prepare(engine)
     const use = async () => expect.fail('it was lent')
-    expect(await problemOf(one.lend('sealed:nothing', 'crm', use, never))).toMatchObject({ outcome: 'nothing_done', publicMessage: expect.stringContaining('stint secret put nothing') })
-    expect((await problemOf(one.lend('env:TOKEN', 'crm', use, never))).publicMessage).toContain('sealed:name')
+    expect(await problemOf(one.lend('sealed:nothing', 'crm', use, never))).toMatchObject({ outcome: 'nothing_done', adminMessage: expect.stringContaining('stint secret put nothing') })
+    expect((await problemOf(one.lend('env:TOKEN', 'crm', use, never))).adminMessage).toContain('sealed:name')
     // Nothing is left behind by a secret that does not open.
     const sealer = { ...broker.broker.sealer, open: () => expect.fail('another key') }
-    expect((await problemOf(lend(custodyOf(broker, { sealer }), use))).publicMessage).toContain('cannot be opened')
+    expect((await problemOf(lend(custodyOf(broker, { sealer }), use))).adminMessage).toContain('cannot be opened')
     expect(await lend(one, async (secret) => ({ result: secret.reveal() }))).toBe('token 0')
   })
 })

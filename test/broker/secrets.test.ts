@@ -56,8 +56,8 @@ describeEngines('The root credential of a tool', (engine) => {
       ['sealed:crm', /there is no sealed secret crm, which must hold the key of the tool: an admin puts it, with stint secret put crm/],
     ] as const) {
       const failure = await failureOf(read(source))
-      expect([source, failure.outcome, failure.publicMessage]).toEqual([source, 'nothing_done', expect.stringMatching(sentence)])
-      expect(failure.publicMessage).toMatch(/^The tool's root credential cannot be used: /)
+      expect([source, failure.outcome, failure.adminMessage]).toEqual([source, 'nothing_done', expect.stringMatching(sentence)])
+      expect(failure.adminMessage).toMatch(/^The tool's root credential cannot be used: /)
     }
   })
 
@@ -69,8 +69,8 @@ describeEngines('The root credential of a tool', (engine) => {
     mkdirSync(join(folder, 'below'))
     const read = readerOf(broker, { env: { ROOT: 'of the root', OTHER: 'of a tool' }, own: [`file:${root}`, 'env:ROOT'] })
     for (const source of [`file:${root}`, `file:${folder}/innocent`, `file:${folder}/below/../root.key`, `file:/${root}`, 'env:ROOT', 'file:/proc/self/environ', `file:/proc/${process.pid}/environ`, 'file:/dev/fd/0']) {
-      const { outcome, publicMessage } = await failureOf(read(source))
-      expect([source, outcome, publicMessage]).toEqual([source, 'nothing_done', expect.stringContaining("is the broker's own")])
+      const { outcome, adminMessage } = await failureOf(read(source))
+      expect([source, outcome, adminMessage]).toEqual([source, 'nothing_done', expect.stringContaining("is the broker's own")])
     }
     expect(await read('env:OTHER')).toBe('of a tool')
   })
@@ -96,13 +96,13 @@ describeEngines('The root credential of a tool', (engine) => {
         return { result: undefined, unrecorded: 'housekeeping' }
       },
     })
-    expect(await failureOf(read('sealed:other'))).toMatchObject({ outcome: 'nothing_done', publicMessage: expect.stringContaining('cannot be opened') })
+    expect(await failureOf(read('sealed:other'))).toMatchObject({ outcome: 'nothing_done', adminMessage: expect.stringContaining('cannot be opened') })
   })
 
   test('that the database does not give is nothing done, too', async () => {
     const broker = await startBroker(engine)
     const read = readerOf(broker)
     await broker.close()
-    expect(await failureOf(read('sealed:crm'))).toMatchObject({ outcome: 'nothing_done', publicMessage: expect.stringContaining('try again shortly') })
+    expect(await failureOf(read('sealed:crm'))).toMatchObject({ outcome: 'nothing_done', adminMessage: expect.stringContaining('try again shortly') })
   })
 })

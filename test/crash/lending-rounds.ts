@@ -1,22 +1,20 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
-import { waypoints, type Waypoint } from '../../src/broker/waypoints.ts'
 import type { Engine } from '../../src/storage/engine.ts'
 import type { Server } from '../template.ts'
 import { report } from './book.ts'
-import type { Child } from './child.ts'
-import { lastWords, type Death } from './hooks.ts'
-import { createKeptLog } from './kept-log.ts'
+import { lastWords } from './hooks.ts'
 import { startKiller, type Killer } from './killer.ts'
 import { createLedgerTool, type LedgerTool } from './ledger-tool.ts'
-import { createLendingCounts, createLentBook, type LendingCounts, type LentBook } from './lent.ts'
-import { createLendingLoad, type LendingLoad } from './lending.ts'
-import { findUnfinished, readStoredGrants } from './lending-state.ts'
-import { checkEmpty, checkEnded, compareLending, createRules, findOrphans, followLog, settleLent, tryLent } from './lending-verify.ts'
+import { beginLife, endLife, leaseOverMs, startNext, sweepAndCompare, type LendingLife } from './lending-life.ts'
+import { allPlans, createPlanner, makeDeath, namePlan, type Plan } from './lending-plans.ts'
+import { readStoredGrants } from './lending-state.ts'
+import { checkEnded, findOrphans, tryLent } from './lending-verify.ts'
+import { createLendingCounts, createLentBook, type LendingCounts } from './lent.ts'
 import { startPostgres } from './postgres.ts'
 import { createRandom, type Random } from './random.ts'
-import { createSite, describeEnd, openSite, order, untilAnswered, type Site } from './site.ts'
+import { describeEnd, order } from './site.ts'
 import { untilSettled } from './snapshot.ts'
 
 export interface LendingOptions {
@@ -53,8 +51,6 @@ export interface LendingReport {
   entries: number
   /** Roles that a killed broker left without a live grant, and how many of them were gone after one sweep. */
   readonly orphans: { found: number; cleared: number }
-  /** Sweeps beyond the first one, for what a tool that did not answer had put off. */
-  sweepsMore: number
   slowestStartMs: number
   readonly counts: LendingCounts
   seconds: number
@@ -79,14 +75,14 @@ export async function runLendingRounds(options: LendingOptions): Promise<Lending
     clockMoves: 0,
     entries: 0,
     orphans: { found: 0, cleared: 0 },
-    sweepsMore: 0,
     slowestStartMs: 0,
     counts: createLendingCounts(),
     seconds: 0,
     problems: [],
   }
   mkdirSync(folder, { recursive: true, mode: 0o711 })
-  const run: Run = { ...options, result, random: createRandom(seed), killer: await startKiller(), beganMs: performance.now(), plans, left: [] }
+  const random = createRandom(seed)
+  const run: Run = { ...options, result, random, takePlan: createPlanner(random, plans), killer: await startKiller(), beganMs: performance.now() }
   const own = options.server === undefined ? await startPostgres(folder) : undefined
   try {
     const server = options.server ?? own
@@ -105,72 +101,30 @@ interface Run extends LendingOptions {
   readonly random: Random
   readonly killer: Killer
   readonly beganMs: number
-  readonly plans: readonly Plan[]
-  /** What is left of the present turn of all plans. */
-  left: Plan[]
-}
-
-/** How the next broker is killed: at a point, a little after it while the tool is at work, at a point of many grants, or at random. */
-export type Plan = { readonly point: Waypoint; readonly later?: boolean; readonly ofMany?: boolean } | 'at random'
-
-/** At every point between the steps. */
-export const pointPlans: readonly Exclude<Plan, string>[] = waypoints.map((point) => ({ point }))
-
-const allPlans: readonly Plan[] = [
-  ...pointPlans,
-  { point: 'outside_called', later: true },
-  { point: 'end_called', later: true },
-  { point: 'end_ordered', ofMany: true },
-  ...Array.from({ length: 3 }, () => 'at random' as const),
-]
-
-function namePlan(plan: Plan): string {
-  if (plan === 'at random') return plan
-  const { point, later = false, ofMany = false } = plan
-  return `${later ? 'after ' : ''}${point}${ofMany ? ' of many' : ''}`
-}
-
-/** Each as often as any other, in an order of chance. */
-function takePlan(run: Run): Plan {
-  if (run.left.length === 0) run.left = [...run.plans]
-  const [plan = 'at random'] = run.left.splice(run.random.below(run.left.length), 1)
-  return plan
+  takePlan(): Plan
 }
 
 function mayGoOn({ result, rounds, seconds, signal, beganMs }: Run): boolean {
   return result.problems.length === 0 && result.rounds < rounds && performance.now() - beganMs < seconds * 1000 && signal?.aborted !== true
 }
 
-/** One database with its clients, its tool, and what was recomputed of its log. */
-interface Life {
-  readonly site: Site
-  readonly tool: LedgerTool
-  readonly load: LendingLoad
-  readonly book: LentBook
-  readonly log: ReturnType<typeof createKeptLog>
-  readonly rules: ReturnType<typeof createRules>
-  readonly tracesBefore: number
-  broker: Child
-  /** Loaded while the broker works, to take its place. */
-  next: Child
-}
-
 async function runDatabase(run: Run, server: Server): Promise<void> {
-  const { engine, result, roundsPerDatabase = 40, onRound } = run
+  const { engine, result, seed, roundsPerDatabase = 40, onRound } = run
   const folder = join(run.folder, `lending-${engine}-${++result.databases}`)
   mkdirSync(folder, { mode: 0o700 })
-  let life: Life | undefined
+  let life: LendingLife | undefined
   let tool: LedgerTool | undefined
   try {
     tool = await createLedgerTool(server, folder)
-    life = await beginLife(run, folder, server, tool)
+    // A stream of its own: how often the load draws depends on how fast it gets on.
+    life = await beginLife({ engine, folder, server, tool, random: createRandom(seed + result.databases), book: createLentBook(result) })
     const last = result.rounds + roundsPerDatabase
     do {
       await playRound(run, life)
       result.rounds++
       onRound?.(result)
     } while (result.rounds < last && mayGoOn(run))
-    if (result.problems.length === 0) await endLife(run, life)
+    if (result.problems.length === 0) await endLife(life)
   } catch (error) {
     report(result, error instanceof Error ? (error.stack ?? error.message) : String(error))
   } finally {
@@ -181,26 +135,7 @@ async function runDatabase(run: Run, server: Server): Promise<void> {
   if (result.problems.length === 0) rmSync(folder, { recursive: true })
 }
 
-async function beginLife(run: Run, folder: string, server: Server, tool: LedgerTool): Promise<Life> {
-  const { engine, result, seed } = run
-  const site = await createSite(join(folder, 'site'), engine, server)
-  const adminCredential = await openSite(site)
-  const book = createLentBook(result)
-  const random = createRandom(seed + result.databases)
-  const load = createLendingLoad({ port: site.port, book, random, adminCredential, tool })
-  const tracesBefore = await tool.countTraces()
-  const life: Life = { site, tool, load, book, log: createKeptLog(), rules: createRules(book), tracesBefore, broker: site.serveWithHooks([]), next: site.load() }
-  try {
-    await untilAnswered(life.broker, site.port)
-    await load.prepare()
-  } catch (error) {
-    await Promise.all([life.broker.stop('SIGKILL'), life.next.stop('SIGKILL')])
-    throw error
-  }
-  return life
-}
-
-async function playRound(run: Run, life: Life): Promise<void> {
+async function playRound(run: Run, life: LendingLife): Promise<void> {
   const { random, result } = run
   const { site, tool, load, book } = life
   await killUnderLoad(run, life)
@@ -211,9 +146,13 @@ async function playRound(run: Run, life: Life): Promise<void> {
   const left = await tool.readRoles()
   checkEnded(load, left, 'after the kill')
   if (random.chance(0.2)) await killRecovery(run, life)
-  await startAgain(run, life)
+  const startedMs = Date.now()
+  await startNext(life)
+  result.slowestStartMs = Math.max(result.slowestStartMs, Date.now() - startedMs)
+  // Sessions of those that are gone.
+  await untilSettled(site, startedMs)
   checkEnded(load, await tool.readRoles(), 'after the start')
-  await sweepAndCompare(run, life)
+  await sweepAndCompare(life)
   result.entries += life.log.size - entries
   const orphans = findOrphans(left, await readStoredGrants(site), life.log, killedMs)
   const roles = await tool.readRoles()
@@ -224,38 +163,36 @@ async function playRound(run: Run, life: Life): Promise<void> {
 
 const pointMsMax = 10_000
 
-async function killUnderLoad(run: Run, life: Life): Promise<void> {
+async function killUnderLoad(run: Run, life: LendingLife): Promise<void> {
   const { random, killer, result } = run
   const { load, broker } = life
-  const plan = takePlan(run)
+  const plan = run.takePlan()
   if (plan !== 'at random') await order(broker, { death: makeDeath(random, plan) })
   load.resume(random.chance(0.3))
   const moving = random.chance(0.25) ? moveAhead(run, life) : undefined
   if (plan === 'at random') killer.killAfter(broker.pid, random.between(20, 900))
-  const isDead = await Promise.race([broker.ended.then(() => true), setTimeout(pointMsMax, false)])
-  if (!isDead) {
-    await broker.stop('SIGKILL')
-    result.missed++
-  }
+  const waiting = new AbortController()
+  const late = setTimeout(pointMsMax, undefined, { signal: waiting.signal }).then(
+    () => result.missed++,
+    () => undefined,
+  )
+  await Promise.race([broker.ended, late])
+  waiting.abort()
+  await broker.stop('SIGKILL')
   await moving
   await noteKill(run, life, plan)
   await load.pause()
 }
 
-function makeDeath(random: Random, { point, later = false, ofMany = false }: Exclude<Plan, string>): Death {
-  // Orders to end many are few.
-  return { point, times: 1 + random.below(ofMany ? 2 : 6), ...(ofMany && { ofMany }), ...(later && { afterMs: random.between(0.5, 40) }) }
-}
-
 /** So that some of what is lent expires while it is in use. */
-async function moveAhead({ random, result }: Run, { load, broker }: Life): Promise<void> {
+async function moveAhead({ random, result }: Run, { load, broker }: LendingLife): Promise<void> {
   await setTimeout(random.below(150))
   const offMs = load.offMs + 2_000 + random.below(28_000)
   await load.moveClock(offMs, () => order(broker, { offMs }))
   result.clockMoves++
 }
 
-async function noteKill({ result }: Run, { broker, book }: Life, plan: Plan): Promise<void> {
+async function noteKill({ result }: Run, { broker, book }: LendingLife, plan: Plan): Promise<void> {
   const ended = await broker.ended
   if (ended.signal !== 'SIGKILL') report(book, `a broker that was not told to ended: ${describeEnd(ended)}`)
   const name = ended.err.includes(lastWords) ? namePlan(plan) : 'at random'
@@ -263,94 +200,16 @@ async function noteKill({ result }: Run, { broker, book }: Life, plan: Plan): Pr
 }
 
 const sweepPoints = ['end_claimed', 'end_called', 'end_answered', 'end_stored'] as const
-/** Longer than a process has for what it mints or ends (`leaseMs`). */
-const leaseOverMs = 61_000
 
 /** Kills a broker that clears what the one before has left. */
-async function killRecovery(run: Run, life: Life): Promise<void> {
+async function killRecovery(run: Run, life: LendingLife): Promise<void> {
   const { random, result } = run
-  const { site, load } = life
   const point = random.pick(sweepPoints) ?? 'end_claimed'
-  const offMs = load.offMs + leaseOverMs
-  load.setClock(offMs)
-  life.broker = site.serveWithHooks([{ offMs }, { death: { point, times: 1 + random.below(2) } }], life.next)
-  life.next = site.load()
-  await untilAnswered(life.broker, site.port).catch((error: unknown) => {
-    if (!life.broker.hasEnded()) throw error
-  })
-  await Promise.race([order(life.broker, 'tick'), life.broker.ended])
+  life.load.setClock(life.load.offMs + leaseOverMs)
+  await startNext(life, { point, times: 1 + random.below(2) })
+  await order(life.broker, 'tick')
   await life.broker.stop('SIGKILL')
   await noteKill(run, life, { point })
   result.killsWhileRecovering++
 }
 
-async function startAgain({ result }: Run, life: Life): Promise<void> {
-  const { site, load } = life
-  const startedMs = Date.now()
-  life.broker = site.serveWithHooks([{ offMs: load.offMs }], life.next)
-  await untilAnswered(life.broker, site.port)
-  life.next = site.load()
-  // Of the one that is gone.
-  await untilSettled(site, startedMs)
-  result.slowestStartMs = Math.max(result.slowestStartMs, Date.now() - startedMs)
-}
-
-const sweepMsMax = 60_000
-/** What was put off may be put off again, while connections that were cut are found out. */
-const sweepsMoreMax = 3
-
-/** Lets the leases of the dead run out, sweeps once, and compares. */
-async function sweepAndCompare(run: Run, life: Life): Promise<void> {
-  const { site, tool, load, book, log, rules } = life
-  const sweptMs = await sweepAll(run, life)
-  const before = await readStoredGrants(site)
-  const roles = await tool.readRoles()
-  const after = await readStoredGrants(site)
-  await followLog(site, log, rules, book)
-  compareLending(load, { before, roles, after, sweptMs }, log)
-  checkEnded(load, roles, 'after the sweep')
-  settleLent(book, after, load.nowMs())
-}
-
-/** Sweeps until nothing is under way; what was put off is waited for by the clock alone. Returns the time by which all that was due has been looked at. */
-async function sweepAll({ result }: Run, life: Life): Promise<number> {
-  const { site, load } = life
-  const giveUpMs = performance.now() + sweepMsMax
-  let sweptMs = await sweepAfter(life, leaseOverMs)
-  for (let more = 0; performance.now() < giveUpMs; ) {
-    const unfinished = findUnfinished(await readStoredGrants(site), sweptMs)
-    if (unfinished.length === 0) break
-    const isUnderWay = unfinished.some(({ dueAtMs = 0, leaseUntilMs = 0 }) => Math.min(dueAtMs, leaseUntilMs) > load.nowMs() || dueAtMs <= load.nowMs())
-    if (isUnderWay) {
-      await setTimeout(50)
-      continue
-    }
-    if (more++ === sweepsMoreMax) break
-    result.sweepsMore++
-    sweptMs = await sweepAfter(life, Math.max(...unfinished.map(({ dueAtMs = 0 }) => dueAtMs)) - load.nowMs() + 1_000)
-  }
-  return sweptMs
-}
-
-/** Returns the time by which everything that was due has been looked at, unless it takes long. */
-async function sweepAfter({ load, broker }: Life, aheadMs: number): Promise<number> {
-  const offMs = load.offMs + aheadMs
-  await load.moveClock(offMs, () => order(broker, { offMs }))
-  const sweptMs = load.nowMs()
-  await order(broker, 'tick')
-  return sweptMs
-}
-
-/** Lets everything expire and looks at what is left; then at the log as a whole, and stops the broker as one does in earnest. */
-async function endLife(run: Run, life: Life): Promise<void> {
-  const { site, load, tool, book, broker, log, tracesBefore } = life
-  const offMs = load.offMs + 3 * 3_600_000
-  await load.moveClock(offMs, () => order(broker, { offMs }))
-  await sweepAndCompare(run, life)
-  await checkEmpty(tool, book, tracesBefore)
-  const afresh = createKeptLog()
-  await followLog(site, afresh, createRules(book), book)
-  if (afresh.size !== log.size) report(book, `the log has ${afresh.size} entries as a whole, and ${log.size} as it was followed`)
-  const ended = await broker.stop('SIGTERM')
-  if (ended.code !== 0) report(book, `a broker that was told to stop did not end well: ${describeEnd(ended)}`)
-}

@@ -1,6 +1,7 @@
 import { expect, inject, test, vi } from 'vitest'
 import { createTestFolder } from '../harness.ts'
-import { pointPlans, runLendingRounds } from './lending-rounds.ts'
+import { pointPlans } from './lending-plans.ts'
+import { runLendingRounds } from './lending-rounds.ts'
 
 // A process is started for each point, which takes as long as the machine lets it.
 vi.setConfig({ testTimeout: 400_000 })

@@ -70,10 +70,12 @@ export interface LendingCounts extends Counts {
   /** Requests to which the broker said that the tool did not do it, while its connections were being cut. */
   toolFailures: number
   cuts: number
+  /** Sweeps beyond the first one after a start, for what a tool that did not answer had put off. */
+  sweepsMore: number
 }
 
 export function createLendingCounts(): LendingCounts {
-  return { ...createCounts(), asked: 0, received: 0, repeated: 0, renewed: 0, givenBack: 0, logins: 0, refusedLogins: 0, toolFailures: 0, cuts: 0 }
+  return { ...createCounts(), asked: 0, received: 0, repeated: 0, renewed: 0, givenBack: 0, logins: 0, refusedLogins: 0, toolFailures: 0, cuts: 0, sweepsMore: 0 }
 }
 
 export function createLentBook({ counts, problems }: Pick<LentBook, 'counts' | 'problems'>): LentBook {
