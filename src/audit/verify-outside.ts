@@ -86,8 +86,8 @@ export function stepOutside(grant: OutsideGrant, told: Told, endedBy: number | u
   if (place?.from.includes(outside.state) !== true) return describeMisplaced(grant)
   const problem = judgeStep(grant, told, endedBy)
   outside.diesAtMs = Math.min(outside.diesAtMs, timeOf(event, 'dies_at') ?? timeOf(event, 'may_live_until') ?? Infinity)
-  // What cannot be found lives for its time, whoever revokes it.
-  if (type !== 'grant.revoked' || outside.state !== 'unknown') [outside.state, outside.since] = [place.to, index]
+  // What cannot be found lives for its time, whoever revokes it; and what was revoked before is not revoked once more.
+  if (type !== 'grant.revoked' || (outside.state !== 'unknown' && endedBy === undefined)) [outside.state, outside.since] = [place.to, index]
   outside.wasGiven ||= place.to === 'active'
   return problem
 }
