@@ -14,12 +14,15 @@ vi.setConfig({ testTimeout: 60_000 })
 
 const policies = fileURLToPath(new URL('../policies', import.meta.url))
 
+/** Whoever brings a database is given no sample one, which takes its time to start. */
+const env = { WAREHOUSE_URL: 'postgres://nobody:none@127.0.0.1:1/none' }
+
 /** A folder with the sample policies, as a checkout of the repository has it, and a free port. */
-async function setUp() {
+async function setUp({ warehouse = false } = {}) {
   const cwd = createTestFolder()
   cpSync(policies, join(cwd, 'policies'), { recursive: true })
   const port = await findFreePort()
-  const serve = (...more: readonly string[]): Program => startProgram(['serve', '--dev', '--port', String(port), ...more], { cwd })
+  const serve = (...more: readonly string[]): Program => startProgram(['serve', '--dev', '--port', String(port), ...more], warehouse ? { cwd } : { cwd, env })
   return { cwd, port, serve, url: `http://127.0.0.1:${port}` }
 }
 
@@ -41,7 +44,7 @@ function jsonAfter(out: string, line: string): Record<string, unknown> {
 
 describe('stint serve --dev', () => {
   test('shows a newcomer a first token, and every command that it prints does what it says', async () => {
-    const { cwd, serve, url } = await setUp()
+    const { cwd, serve, url } = await setUp({ warehouse: true })
     // The command that is lent a role speaks to it by a package of this installation.
     symlinkSync(fileURLToPath(new URL('../node_modules', import.meta.url)), join(cwd, 'node_modules'))
     const first = serve()
@@ -123,14 +126,14 @@ describe('stint serve --dev', () => {
     writeFileSync(join(files, 'rules.cedar'), '')
     cpSync(join(policies, 'tools'), join(files, 'tools'), { recursive: true })
     const args = ['serve', '--dev', '--port', String(port), '--data', "my data's"]
-    const bare = startProgram([...args, '--policies', files], { cwd })
+    const bare = startProgram([...args, '--policies', files], { cwd, env })
     await bare.until('Ctrl-C stops it.')
     expect(bare.said().err).toMatch(/^The sample agent could not be shown: .*polic/)
     expect(bare.said().out).toMatch(/stint_op_/)
     expect((await fetch(`http://127.0.0.1:${port}/readyz`)).status).toBe(200)
     expect((await bare.stop()).code).toBe(0)
 
-    const other = startProgram(['serve', '--dev', '--port', String(port), '--data', "my other data's"], { cwd })
+    const other = startProgram(['serve', '--dev', '--port', String(port), '--data', "my other data's"], { cwd, env })
     await other.until('Ctrl-C stops it.')
     const get = commandsIn(other.said().out).find((command) => command.startsWith('TOKEN=')) ?? ''
     const environment = commandsIn(other.said().out).filter((command) => command.startsWith('export '))
