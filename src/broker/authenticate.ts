@@ -147,6 +147,12 @@ export function createRefuser(error: () => BrokerError): () => Promise<never> {
   }
 }
 
+/** Refuses a request that shows no proof at all, before anything of its body is read. */
+export function refuseUnproven({ refusals }: Pick<Broker, 'refusals'>): Promise<never> {
+  refusals.note('workload', 'assertion_missing')
+  return createRefuser(invalidClient)()
+}
+
 function invalidClient(): BrokerError {
   return new BrokerError({
     code: 'invalid_client',

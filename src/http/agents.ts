@@ -1,7 +1,7 @@
 import type { ClientCredentials } from '../broker/authenticate.ts'
 import type { NamedOn } from '../broker/own-grant.ts'
 import { BrokerError } from '../kernel/errors.ts'
-import { bearerOf } from './guards.ts'
+import { bearerOf, showsOperator } from './guards.ts'
 import type { Route, RouteContext } from './route.ts'
 
 /** The header by which a workload proves itself where a request has no form: a client assertion as in RFC 7523 §2.2. */
@@ -23,6 +23,11 @@ export function agentCredentials(c: RouteContext): ClientCredentials {
   const fits = (text: string | undefined): string | undefined => (text === undefined || text.length > lengthMax ? undefined : text)
   const shown = fits(token)
   return { assertion: fits(assertion), ...(shown !== undefined && { token: shown }), onProven }
+}
+
+/** Whether a request shows anything that could prove a workload. */
+export function showsAgent(c: RouteContext): boolean {
+  return c.req.header(assertionHeader) !== undefined || (bearerOf(c) !== undefined && !showsOperator(c))
 }
 
 /** How the log names this request to a grant. */

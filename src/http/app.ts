@@ -1,4 +1,5 @@
 import { Hono } from 'hono'
+import { refuseUnproven } from '../broker/authenticate.ts'
 import type { Broker } from '../broker/broker.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { newId } from '../kernel/ids.ts'
@@ -8,6 +9,7 @@ import { auditRoutes } from './audit.ts'
 import { discoveryRoutes } from './discovery.ts'
 import { exportRoutes } from './export.ts'
 import { enrolmentRoutes } from './enrolments.ts'
+import { showsAgent } from './agents.ts'
 import { admitOperator, countsAgainst, createRefusalCount, recordAttempt, refuseForeignOrigin, refuseLimitedAddress, showsOperator } from './guards.ts'
 import { headersOfAll } from './headers.ts'
 import { healthRoutes } from './health.ts'
@@ -121,6 +123,7 @@ export function createApp({ broker, development, proxies, refusalLimit }: AppOpt
       app.on(route.method, route.path, async (c, next) => {
         c.set('wantsProof', true)
         refuseLimitedAddress(broker, c.get('address'), refusalLimit)
+        if (agents && !showsAgent(c)) await refuseUnproven(broker)
         await next()
       })
     }
