@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { routes } from '../../src/http/app.ts'
 import { isNormalPath } from '../../src/http/limits.ts'
-import type { Route } from '../../src/http/route.ts'
+import { takesAgents, type Route } from '../../src/http/route.ts'
 import { pathOf } from '../http/admin-requests.ts'
 import { head, listen, statusesIn, type Listening } from './wire.ts'
 
@@ -85,12 +85,12 @@ describe('No other spelling of a guarded address', () => {
     await listening.broker.register('bot')
     const before = await listening.broker.events()
     const authorization = `authorization: Bearer ${listening.broker.adminCredential}\n`
-    for (const { method, at } of guarded.map(each)) {
+    for (const { method, at, access } of guarded.map(each)) {
       const targets = respell(at)
       // The address itself first, so that the rest means something.
       expect([method, at, await ask(listening, method, [at])]).toEqual([method, at, [at.startsWith('/oauth2/') ? 400 : at === '/v1/keys/rotate' ? 415 : 401]])
       expect([method, at, outcome(targets, await ask(listening, method, targets), [400, 401, 404, 405])]).toEqual([method, at, []])
-      expect([method, at, outcome(targets, await ask(listening, method, targets, authorization), [400, 404, 405])]).toEqual([method, at, []])
+      expect([method, at, outcome(targets, await ask(listening, method, targets, authorization), takesAgents(access) ? [400, 401, 404, 405] : [400, 404, 405])]).toEqual([method, at, []])
     }
     expect(await listening.broker.events()).toEqual(before)
   }, 120_000)
