@@ -6,17 +6,13 @@ import { issueGrant } from '../broker/issue.ts'
 import { lookAtGrant, lookAtOwnGrant } from '../broker/look.ts'
 import { renewGrant, type Prolonged } from '../broker/renew.ts'
 import type { Granted } from '../broker/request.ts'
-import type { RevokedGrant } from '../broker/revoke.ts'
 import { retryEnd, writeOff } from '../broker/stuck.ts'
-import { grantStates, type GrantState } from '../grant/grant.ts'
+import { grantStates } from '../grant/grant.ts'
 import { taskPattern } from '../grant/request.ts'
 import { workloadNamePattern } from '../identity/workload.ts'
-import { formatTime } from '../kernel/clock.ts'
-import { BrokerError } from '../kernel/errors.ts'
-import { Secret } from '../kernel/secret.ts'
 import { listCredentials } from '../storage/credentials.ts'
-import type { TouchedGrant } from '../storage/revoked.ts'
 import { agentCredentials, namedOn } from './agents.ts'
+import { describeGrant, describeGranted, describeProlonged, describeRevoked, givenBackAnswer, grantAnswer, grantedAnswer, prolongedAnswer, revokedGrantAnswer, unstuckAnswer } from './grant-answers.ts'
 import { operatorCaller } from './guards.ts'
 import { oneOf, searchText, shortText, wholeNumber } from './query.ts'
 import { defineRoute, type Route, type RouteContext } from './route.ts'
@@ -36,66 +32,15 @@ const grantBody = z.strictObject({
   task: z.string().regex(taskPattern, 'must be 1 to 128 letters, digits and . _ : / @ # + -, beginning with a letter or digit').optional().describe('Your own name for the piece of work: completing it ends all that was granted under it.'),
   reason: reasonSchema.optional().describe('Why, for whoever reads the log.'),
 })
+const grantHeaders = z.object({
+  'idempotency-key': z
+    .string()
+    .regex(/^[\x21-\x7e]{1,255}$/, 'must be 1 to 255 printable ASCII characters without spaces, such as a UUID')
+    .optional()
+    .describe('Names the request, so that it may be sent again: what it gave before is ended first. Kept 24 hours.'),
+})
 const renewBody = z.strictObject({ ttl_seconds: ttlSeconds.optional() })
 
-const effects = ['immediate', 'propagating', 'introspection', 'expiry'] as const
-const ends = z
-  .strictObject({
-    effect: z.enum(effects),
-    meaning: z.string().describe('The same in words.'),
-  })
-  .describe('How it ends before its time.')
-
-const members = z.record(z.string(), z.union([z.string(), z.number()]))
-const grantedAnswer = z.strictObject({
-  grant: z.string(),
-  tool: z.string(),
-  actions: z.array(z.string()),
-  target: z.string().optional(),
-  task: z.string().optional(),
-  state: z.literal('active'),
-  issued_at: z.iso.datetime(),
-  expires_at: z.iso.datetime(),
-  renews: z.string().optional().describe('The first grant, of which this one is a renewal.'),
-  ends,
-  credential: members.describe('In the form that the tool\'s own clients take. It is answered this once.'),
-  environment: z.record(z.string(), z.string()).describe('Environment variables by which the tool\'s own programs take it.'),
-  audit_index: z.int(),
-})
-const prolongedAnswer = z.strictObject({ grant: z.string(), expires_at: z.iso.datetime(), renewable_until: z.iso.datetime(), audit_index: z.int() })
-
-export const revokedGrantAnswer = z.strictObject({
-  grant: z.string(),
-  workload: z.string(),
-  tool: z.string(),
-  outcome: z.enum(['revoked', 'already_ended', 'retrying', 'lives_until', 'stuck', 'written_off']),
-  effect: z.enum(effects),
-  until: z.iso.datetime().optional().describe('It cannot be ended before that.'),
-  problem: z.string().optional().describe('Why the tool has not ended it yet.'),
-})
-const givenBackAnswer = z.strictObject({ grants: z.array(revokedGrantAnswer), audit_index: z.int().optional() })
-const unstuckAnswer = revokedGrantAnswer.extend({ audit_index: z.int() })
-
-const grantAnswer = z
-  .strictObject({
-    grant: z.string(),
-    workload: z.string(),
-    tool: z.string(),
-    actions: z.array(z.string()),
-    target: z.string().optional(),
-    task: z.string().optional(),
-    state: z.enum(grantStates),
-    issued_at: z.iso.datetime(),
-    expires_at: z.iso.datetime(),
-    ends,
-    reference: z.string().optional().describe('What the tool calls it.'),
-    may_live_until: z.iso.datetime().optional().describe('Until then it may live whatever is done.'),
-    tries: z.int().optional().describe('How often its end was tried.'),
-    next_try_at: z.iso.datetime().optional(),
-    problem: z.string().optional().describe('What went wrong last.'),
-    ended_at: z.iso.datetime().optional(),
-  })
-  .meta({ id: 'Grant' })
 const listQuery = z.strictObject({
   state: oneOf(grantStates).optional(),
   tool: searchText(63).optional(),
@@ -116,10 +61,10 @@ export const grantRoutes: readonly Route[] = [
     access: 'agent',
     summary: 'Get a credential for some actions on a tool',
     errors: ['invalid_target', 'denied', 'idempotency_mismatch', 'tool_failed', 'tool_unavailable'],
-    headers: { 'idempotency-key': 'Names the request, so that it may be sent again: what it gave before is ended first. Kept 24 hours.' },
+    headers: grantHeaders,
     body: { type: 'json', schema: grantBody },
     answers: { 201: { description: 'The credential, this once', schema: grantedAnswer } },
-    async handle(c, { body }) {
+    async handle(c, { headers, body }) {
       const broker = c.get('broker')
       const { tool, actions, target, ttl_seconds: ttlSeconds, task, reason } = body
       const wish = {
@@ -130,7 +75,7 @@ export const grantRoutes: readonly Route[] = [
         ...(task !== undefined && { task }),
         ...(reason !== undefined && { reason }),
       }
-      const key = readIdempotencyKey(c)
+      const key = headers['idempotency-key']
       const idempotencyKey = key === undefined ? undefined : { key, bodyHash: hash('sha256', JSON.stringify([tool, actions, target, ttlSeconds, task, reason]), 'hex') }
       const granted = await issueGrant(broker, agentCredentials(c), wish, { requestId: c.get('requestId'), ...(idempotencyKey && { idempotencyKey }) })
       return answerGranted(c, broker, granted)
@@ -236,81 +181,14 @@ export const grantRoutes: readonly Route[] = [
   }),
 ]
 
-function readIdempotencyKey(c: RouteContext): string | undefined {
-  const key = c.req.header('idempotency-key')
-  if (key === undefined || /^[\x21-\x7e]{1,255}$/.test(key)) return key
-  throw new BrokerError({ code: 'invalid_input', publicMessage: 'The Idempotency-Key is 1 to 255 printable ASCII characters without spaces, such as a UUID.' })
-}
-
 function answerGranted(c: RouteContext, broker: Broker, granted: Granted): Response {
   c.header('stint-audit-index', String(granted.auditIndex))
-  const { request } = granted
   const sent = (c.env as { readonly outgoing?: NodeJS.EventEmitter } | undefined)?.outgoing
   sent?.once('finish', () => void broker.pass('answer_sent', granted.grant))
-  return c.json(
-    {
-      grant: granted.grant,
-      tool: request.tool.name,
-      actions: request.actions,
-      target: request.target,
-      task: request.task,
-      state: 'active',
-      issued_at: formatTime(granted.issuedAtMs),
-      expires_at: formatTime(granted.expiresAtMs),
-      renews: granted.renews,
-      ends: describeEnds(granted.effect),
-      credential: reveal(granted.credential),
-      environment: reveal(granted.environment),
-      audit_index: granted.auditIndex,
-    },
-    201,
-  )
+  return c.json(describeGranted(granted), 201)
 }
 
-/** The one place where a credential becomes text: the answer to whoever asked for it. */
-function reveal(values: Readonly<Record<string, string | number | Secret>>): Record<string, string | number> {
-  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, value instanceof Secret ? value.reveal() : value]))
-}
-
-function answerProlonged(c: RouteContext, { prolonged, expiresAtMs, renewableUntilMs, auditIndex }: Prolonged): Response {
-  c.header('stint-audit-index', String(auditIndex))
-  return c.json({ grant: prolonged, expires_at: formatTime(expiresAtMs), renewable_until: formatTime(renewableUntilMs), audit_index: auditIndex })
-}
-
-const meanings = {
-  immediate: 'The tool is told and confirms it: from then on the credential opens nothing.',
-  propagating: 'The tool is told; it takes effect within the tool\'s own delay.',
-  introspection: 'Whoever asks is told at once; who verifies it offline accepts it until it expires.',
-  expiry: 'It cannot be ended before it expires.',
-} as const
-
-function describeEnds(effect: keyof typeof meanings) {
-  return { effect, meaning: meanings[effect] }
-}
-
-export function describeRevoked({ grant, workload, tool, outcome, effect, untilMs, problem }: RevokedGrant) {
-  return { grant, workload, tool, outcome, effect, until: untilMs === undefined ? undefined : formatTime(untilMs), problem }
-}
-
-function describeGrant({ grant, credential, state }: TouchedGrant) {
-  const time = (ms: number | undefined) => (ms === undefined ? undefined : formatTime(ms))
-  const lingers: readonly GrantState[] = ['unknown', 'ending', 'stuck']
-  return {
-    grant: grant.id,
-    workload: grant.workload,
-    tool: grant.tool,
-    actions: [...grant.actions],
-    target: grant.target,
-    task: grant.task,
-    state,
-    issued_at: formatTime(grant.issuedAtMs),
-    expires_at: formatTime(grant.expiresAtMs),
-    ends: describeEnds(credential?.effect ?? 'introspection'),
-    reference: credential?.reference,
-    may_live_until: lingers.includes(state) ? time(credential?.diesAtMs) : undefined,
-    tries: credential?.tries,
-    next_try_at: lingers.includes(state) ? time(credential?.dueAtMs) : undefined,
-    problem: credential?.problem,
-    ended_at: time(credential?.endedAtMs),
-  }
+function answerProlonged(c: RouteContext, prolonged: Prolonged): Response {
+  c.header('stint-audit-index', String(prolonged.auditIndex))
+  return c.json(describeProlonged(prolonged))
 }

@@ -128,8 +128,7 @@ function describeAccess({ access }: Route): Json {
 }
 
 function describeInput({ params, query, body, headers }: Route, convert: Convert): Json {
-  const named = Object.entries(headers ?? {}).map(([name, description]) => ({ name, in: 'header', required: false, description, schema: { type: 'string' } }))
-  const parameters = [...describeParameters('path', params, convert), ...describeParameters('query', query, convert), ...named]
+  const parameters = [...describeParameters('path', params, convert), ...describeParameters('query', query, convert), ...describeParameters('header', headers, convert)]
   const type = body?.type === 'form' ? 'application/x-www-form-urlencoded' : 'application/json'
   return {
     ...(parameters.length > 0 && { parameters }),
@@ -137,7 +136,7 @@ function describeInput({ params, query, body, headers }: Route, convert: Convert
   }
 }
 
-function describeParameters(place: 'path' | 'query', schema: z.ZodObject | undefined, convert: Convert): Json[] {
+function describeParameters(place: 'path' | 'query' | 'header', schema: z.ZodObject | undefined, convert: Convert): Json[] {
   return Object.entries(schema?.shape ?? {}).map(([name, field]) => {
     // A field of an object schema: Zod's core names the type more widely than its methods.
     const { description, ...own } = convert(field as z.ZodType, 'input')

@@ -32,9 +32,10 @@ export interface Answer {
 }
 
 /** A request's parts as parsed by the route's own schemas; what a route does not declare is refused when it is sent. */
-export interface Input<P, Q, B> {
+export interface Input<P, Q, H, B> {
   readonly params: P
   readonly query: Q
+  readonly headers: H
   readonly body: B
 }
 
@@ -52,13 +53,13 @@ export interface Route {
   readonly params?: Schema
   readonly query?: Schema
   readonly body?: Body
-  /** Headers that it reads beside those of the proof, each with what it means. */
-  readonly headers?: Readonly<Record<string, string>>
+  /** Headers that it reads beside those of the proof, by their names in small letters. Others may be sent, and are not looked at. */
+  readonly headers?: Schema
   /** By status. What goes wrong is a problem or an OAuth error on every route. */
   readonly answers: Readonly<Record<number, Answer>>
   /** What may go wrong here and cannot be told from the rest of the route, for the API document. */
   readonly errors?: readonly ErrorCode[]
-  handle(c: RouteContext, input: Input<unknown, unknown, unknown>): Promise<Response>
+  handle(c: RouteContext, input: Input<unknown, unknown, unknown, unknown>): Promise<Response>
 }
 
 export interface Body {
@@ -72,19 +73,23 @@ export interface Body {
   readonly membersMax?: number
 }
 
-interface RouteOf<P, Q, B extends Body | undefined> extends Omit<Route, 'params' | 'query' | 'body' | 'handle'> {
+interface RouteOf<P, Q, H, B extends Body | undefined> extends Omit<Route, 'params' | 'query' | 'headers' | 'body' | 'handle'> {
   readonly params?: P
   readonly query?: Q
+  readonly headers?: H
   readonly body?: B
-  handle(c: RouteContext, input: Input<Output<P>, Output<Q>, ParsedBody<B>>): Promise<Response>
+  handle(c: RouteContext, input: Input<Output<P>, Output<Q>, Output<H>, ParsedBody<B>>): Promise<Response>
 }
 
 type ParsedBody<B> = B extends { readonly parsed: 'by the verb' } ? unknown : B extends { readonly schema: infer S } ? Output<S> : undefined
 
 /** A route whose handler gets its input in the types of the schemas that the route declares. */
-export function defineRoute<P extends Schema | undefined = undefined, Q extends Schema | undefined = undefined, B extends Body | undefined = undefined>(
-  route: RouteOf<P, Q, B>,
-): Route {
+export function defineRoute<
+  P extends Schema | undefined = undefined,
+  Q extends Schema | undefined = undefined,
+  H extends Schema | undefined = undefined,
+  B extends Body | undefined = undefined,
+>(route: RouteOf<P, Q, H, B>): Route {
   // The app parses by these very schemas before it calls the handler.
   return route as unknown as Route
 }
