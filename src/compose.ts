@@ -9,18 +9,12 @@ import { createKnowledge } from './broker/knowledge.ts'
 import { openLog } from './broker/open-log.ts'
 import { createRefusals } from './broker/refusals.ts'
 import { createPolicyFolder, type PolicyFolderOptions } from './broker/reload-policy.ts'
-import { keepReviewDates } from './broker/review.ts'
-import { advanceSigningKeys } from './broker/rotate-signing-keys.ts'
-import { forgetSessions } from './broker/sessions.ts'
 import type { SignInSettings } from './broker/sign-in.ts'
 import { createCustody } from './broker/custody.ts'
-import { forgetRepeats } from './broker/idempotency.ts'
-import { revokeOnRecord } from './broker/revoke.ts'
 import { createSecretReader } from './broker/secrets.ts'
-import { keepSweeping } from './broker/sweep.ts'
 import { createTools, instanceOf } from './broker/tools.ts'
 import { createTurns } from './broker/turns.ts'
-import { createUnrecordedEndings, recordUnrecorded } from './broker/unrecorded.ts'
+import { createUnrecordedEndings } from './broker/unrecorded.ts'
 import type { Pass } from './broker/waypoints.ts'
 import { connectors } from './connectors/registry.ts'
 import type { Anchor } from './connectors/anchors/anchor.ts'
@@ -37,10 +31,11 @@ import type { Tracer } from './kernel/tracer.ts'
 import { readVersion } from './kernel/version.ts'
 import { createRateLimit } from './kernel/rate-limit.ts'
 import { createDecider } from './policy/decide.ts'
-import { createScheduler, type Job, type Scheduler } from './scheduler.ts'
+import { jobsOf } from './jobs.ts'
+import { createScheduler, type Scheduler } from './scheduler.ts'
 import type { Database } from './storage/engine.ts'
 import { readHead } from './storage/head.ts'
-import { createLedger, type Ledger } from './storage/ledger.ts'
+import { createLedger } from './storage/ledger.ts'
 import { checkMigrated, migrate } from './storage/migrate.ts'
 import { checkPostgres } from './storage/postgres.ts'
 import { createMetrics } from './telemetry/metrics.ts'
@@ -183,41 +178,9 @@ export async function compose(parts: Parts): Promise<Composition> {
   // Before anything is committed, signed or served: this may be a restored backup.
   await anchoring.compare()
   if (ledger.held === undefined) await signAtStart(broker)
-  let policiesStarted = false
-  const startPolicies = async (): Promise<void> => {
-    await policyFolder?.start()
-    policiesStarted = true
-  }
-  if (ledger.held === undefined) await startPolicies()
-  /** What commits, which is nothing that can be done while the ledger is held. */
-  const committing: readonly Job[] = [
-    { name: 'record refusals', everyMs: 10_000, run: () => broker.refusals.flush() },
-    { name: 'forget sessions that are over', everyMs: 3_600_000, run: () => forgetSessions(broker) },
-    // Writes also where there is nothing to forget: so a log that cannot be written shows, and one that can again.
-    { name: 'forget expired replay marks', everyMs: 10_000, run: () => forgetMarks(ledger) },
-    // Twice within the second in which a change is to be signed.
-    { name: 'sign checkpoints', everyMs: 500, run: () => advanceCheckpoint(broker).then(() => undefined) },
-    { name: 'look at the policy folder', everyMs: 1_500, run: async () => (policiesStarted ? policyFolder?.look() : startPolicies()) },
-    { name: 'end what is to end', everyMs: 500, run: () => keepSweeping(broker) },
-    { name: 'mark secrets that were lost', everyMs: 5_000, run: () => custody.sweep() },
-    { name: 'record what was ended unrecorded', everyMs: 2_000, run: () => recordUnrecorded(broker, ({ caller, target, reason }) => revokeOnRecord(broker, caller, target, reason)) },
-    { name: 'forget idempotency keys', everyMs: 3_600_000, run: () => forgetRepeats(broker) },
-    { name: 'keep review dates', everyMs: 5_000, run: () => keepReviewDates(broker) },
-    { name: 'rotate signing keys', everyMs: 10_000, run: () => advanceSigningKeys(broker) },
-    // Each by itself: one that does not answer must not hold up the others.
-    ...(parts.anchors ?? []).map(({ name }) => ({ name: `keep checkpoints in ${name}`, everyMs: 1_000, run: () => anchoring.keep(name) })),
-  ]
-  const scheduler = createScheduler({
-    clock,
-    log,
-    meter,
-    jobs: [
-      ...committing.map((job) => ({ ...job, run: async () => (ledger.held === undefined ? job.run() : undefined) })),
-      // So that what another process has put in force is loaded before a request needs it.
-      { name: 'follow the epoch', everyMs: 500, run: () => knowledge.refresh().then(() => undefined, () => undefined) },
-      { name: 'see whether a restored log was accepted', everyMs: 1_000, run: () => anchoring.settle() },
-    ],
-  })
+  const policiesStarted = ledger.held === undefined
+  if (policiesStarted) await policyFolder?.start()
+  const scheduler = createScheduler({ clock, log, meter, jobs: jobsOf(broker, { custody, policiesStarted }) })
   const serving: AppOptions = {
     broker,
     development: parts.development,
@@ -284,13 +247,6 @@ async function keepLast(broker: Broker): Promise<void> {
 async function openTracer(url: string, clock: Clock, log: Log): Promise<Tracer> {
   const { createTracer } = await import('./telemetry/tracing.ts')
   return createTracer({ url, version: readVersion(), clock, log })
-}
-
-const marksPerCommit = 2_000
-
-/** In small commits, so that issuance is never held up for long. */
-async function forgetMarks(ledger: Ledger): Promise<void> {
-  while ((await ledger.forgetExpiredMarks(marksPerCommit)) === marksPerCommit);
 }
 
 /** SQLite migrates at start, for one process has it alone; PostgreSQL by another role, beforehand. */

@@ -1,4 +1,4 @@
-import type { SecretRecord } from '../client/records.ts'
+import type { SecretRecord } from '../client/secret-records.ts'
 import { readPrivateFile } from '../kernel/private-file.ts'
 import { secretNamePattern } from '../kernel/secret-source.ts'
 import { readCount, readSingle, refusePositionals } from './arguments.ts'

@@ -1,7 +1,8 @@
 import { readAuditIndex, readObject, readObjects, type Shape } from './answer.ts'
 import type { ApiAnswer, ApiRequest } from './http.ts'
 import { encodeSegment } from './path.ts'
-import type { Recorded, SecretPage, SecretQuery, SecretRecord } from './records.ts'
+import type { Recorded } from './records.ts'
+import type { SecretPage, SecretQuery, SecretRecord } from './secret-records.ts'
 
 /** What an operator may do about the secrets that the broker keeps for tools: a part of `AdminClient`. */
 export interface SecretMethods {

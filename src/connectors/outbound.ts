@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import { callbackify, promisify } from 'node:util'
 import { brotliDecompress, gunzip, inflate } from 'node:zlib'
-import { Agent, buildConnector, type Dispatcher } from 'undici'
+import type { Agent, buildConnector, Dispatcher } from 'undici'
 import { ConnectorError } from './connector.ts'
 import { isLoopback, resolveHost, type Lookup } from './network.ts'
 
@@ -40,16 +40,8 @@ const decoders: ReadonlyMap<string, (bytes: Buffer, options: { maxOutputLength: 
 /** The one way in which connectors speak HTTP. No proxy of the environment is used, and TLS is always verified. */
 export function createOutbound({ hosts, privateNetwork, timeoutMs = 10_000, bytesMax = 1024 * 1024, lookup }: OutboundOptions): Outbound {
   const allowed = new Set(hosts.map((host) => new URL(`https://${host}`).host))
-  const agent = new Agent({
-    connect: createConnect({ privateNetwork, connectMs: Math.min(timeoutMs, connectMsMax), ...(lookup !== undefined && { lookup }) }),
-    connections: 32,
-    // Short, for who uses a connection that the other side is about to close cannot know what became of the request.
-    keepAliveTimeout: 2_000,
-    keepAliveMaxTimeout: 10_000,
-    // The signal of the call counts.
-    headersTimeout: 0,
-    bodyTimeout: 0,
-  })
+  const reaching = { privateNetwork, connectMs: Math.min(timeoutMs, connectMsMax), ...(lookup !== undefined && { lookup }) }
+  let agent: Promise<Agent> | undefined
 
   function judgeUrl(url: URL): void {
     const host = url.host
@@ -63,7 +55,8 @@ export function createOutbound({ hosts, privateNetwork, timeoutMs = 10_000, byte
     const safe = ['GET', 'HEAD'].includes(request.method)
     for (let url = new URL(request.url), redirects = 0; ; redirects++) {
       judgeUrl(url)
-      const answer = await exchange(agent, { url, method: request.method, headers: request.headers, body, safe, bytesMax }, signal)
+      agent ??= createAgent(reaching)
+      const answer = await exchange(await agent, { url, method: request.method, headers: request.headers, body, safe, bytesMax }, signal)
       const location = answer.headers.get('location')
       if (request.redirect === 'manual' || ![301, 302, 303, 307, 308].includes(answer.status) || location === null) return answer
       const next = URL.canParse(location, url) ? new URL(location, url) : undefined
@@ -80,7 +73,7 @@ export function createOutbound({ hosts, privateNetwork, timeoutMs = 10_000, byte
       const { request, body } = await readRequest(input, init)
       return call(request, body, AbortSignal.any(ends.filter((signal) => signal != null)))
     },
-    close: () => agent.close(),
+    close: async () => (await agent)?.close(),
   }
 }
 
@@ -104,9 +97,29 @@ async function readRequest(input: string | URL | Request, init: RequestInit | un
   }
 }
 
+interface Reaching {
+  readonly privateNetwork: boolean
+  readonly connectMs: number
+  readonly lookup?: Lookup
+}
+
+/** Loads the library with the first call, for most starts of the program make none. */
+async function createAgent(reaching: Reaching): Promise<Agent> {
+  const undici = await import('undici')
+  return new undici.Agent({
+    connect: createConnect(undici.buildConnector({ timeout: reaching.connectMs, allowH2: false, rejectUnauthorized: true }), reaching),
+    connections: 32,
+    // Short, for who uses a connection that the other side is about to close cannot know what became of the request.
+    keepAliveTimeout: 2_000,
+    keepAliveMaxTimeout: 10_000,
+    // The signal of the call counts.
+    headersTimeout: 0,
+    bodyTimeout: 0,
+  })
+}
+
 /** Connects to an address that was judged, never to a name: what the DNS says next does not matter. */
-function createConnect({ privateNetwork, connectMs, lookup }: { readonly privateNetwork: boolean; readonly connectMs: number; readonly lookup?: Lookup }): buildConnector.connector {
-  const connect = buildConnector({ timeout: connectMs, allowH2: false, rejectUnauthorized: true })
+function createConnect(connect: buildConnector.connector, { privateNetwork, connectMs, lookup }: Reaching): buildConnector.connector {
   async function reach(options: buildConnector.Options): Promise<Socket> {
     const addresses = await resolveHost(options.hostname, { privateNetwork, ...(lookup !== undefined && { lookup }) }, AbortSignal.timeout(connectMs))
     if (options.protocol === 'http:' && !addresses.every(isLoopback)) throw refuse(`${options.hostname} is not this machine: it must be called by https.`)
