@@ -50,7 +50,7 @@ export interface Parts {
   readonly log: Log
   /** Loopback without TLS, Host and Origin checked, policy files put in force at each start. */
   readonly development: boolean
-  readonly policyFolder?: Pick<PolicyFolderOptions, 'folder' | 'follow'>
+  readonly policyFolder?: Pick<PolicyFolderOptions, 'folder' | 'follow' | 'settleMs'>
   /** What one caller may take up of this process. */
   readonly limits: Limits
   /** The addresses of the proxy whose word for where a request comes from is taken; nobody's without it. */

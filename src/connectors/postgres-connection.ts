@@ -4,7 +4,7 @@ import type { PostgresConfig } from '../policy/kinds/postgres.ts'
 import type { ToolContext } from './connector.ts'
 import { sqlState } from './postgres-failure.ts'
 import { createKept, type Kept } from './postgres-kept.ts'
-import { orAborted, useClient, type Use } from './postgres-session.ts'
+import { findPlace, orAborted, useClient, type Use } from './postgres-session.ts'
 import { createPool, createSettings, createSocket, readCertificates, watchClient } from './postgres-settings.ts'
 import { parseRootUrl, type RootUrl } from './postgres-url.ts'
 
@@ -12,6 +12,19 @@ export type Lane = 'mint' | 'end' | 'disable'
 
 /** How many connections of a lane there are at once. */
 const sizes = { mint: 4, end: 3 } as const
+
+async function connectAlone(settings: pg.ClientConfig): Promise<pg.Client> {
+  const client = new pg.Client(settings)
+  client.on('error', () => undefined)
+  await client.connect()
+  try {
+    await client.query(watchClient)
+    return client
+  } catch (error) {
+    void client.end()
+    throw error
+  }
+}
 
 /** The server of one tool. */
 export interface PostgresServer {
@@ -67,16 +80,22 @@ export function createPostgresServer(tool: string, config: PostgresConfig, conte
   async function run<T>(lane: Lane, signal: AbortSignal, use: Use<T>): Promise<T> {
     const { root, lanes, kept } = await openServer()
     if (lane === 'disable') return kept.run(signal, use)
-    if (lane === 'mint') await orAborted(signal, root, kept.open(), () => undefined)
+    const connect = () => lanes[lane].connect()
+    const giveBack = (client: pg.PoolClient, broken = false): void => client.release(broken)
+    const useOne = (client: pg.PoolClient) => useClient(client, root, signal, use, (broken) => giveBack(client, broken))
+    if (lane === 'mint') {
+      await findPlace(signal, root, kept.open, () => undefined)
+      return useOne(await findPlace(signal, root, connect, giveBack))
+    }
     let client: pg.PoolClient
     try {
-      client = await orAborted(signal, root, lanes[lane].connect(), (late) => late.release())
+      client = await orAborted(signal, root, connect(), giveBack)
     } catch (error) {
       // 53300: there is no place for another connection.
-      if (lane === 'end' && sqlState(error) === '53300') return kept.run(signal, use)
+      if (sqlState(error) === '53300') return kept.run(signal, use)
       throw error
     }
-    return useClient(client, root, signal, use, (broken) => client.release(broken))
+    return useOne(client)
   }
 
   return {
@@ -87,10 +106,7 @@ export function createPostgresServer(tool: string, config: PostgresConfig, conte
     },
     async runAlone(signal, use, database) {
       const { root, settings } = await openServer()
-      const client = new pg.Client({ ...settings, database: database ?? root.database })
-      client.on('error', () => undefined)
-      const connecting = client.connect().then(() => client.query(watchClient))
-      await orAborted(signal, root, connecting, () => void client.end())
+      const client = await findPlace(signal, root, () => connectAlone({ ...settings, database: database ?? root.database }), (late) => void late.end())
       return useClient(client, database === undefined ? root : { ...root, database }, signal, use, () => void client.end())
     },
     async close() {

@@ -1,6 +1,6 @@
 import { setTimeout } from 'node:timers/promises'
 import type pg from 'pg'
-import { orAborted, useClient, type Use } from './postgres-session.ts'
+import { findPlace, orAborted, useClient, type Use } from './postgres-session.ts'
 import { createPool } from './postgres-settings.ts'
 import type { RootUrl } from './postgres-url.ts'
 
@@ -47,7 +47,7 @@ export function createKept(settings: pg.PoolConfig, root: RootUrl): Kept {
   return {
     open,
     async run(signal, use) {
-      const client = await orAborted(signal, root, pool.connect(), (late) => late.release())
+      const client = await findPlace(signal, root, () => pool.connect(), (late) => late.release())
       const work = useClient(client, root, signal, use, (broken) => client.release(broken), patienceMs)
       return orAborted(signal, root, work, () => undefined)
     },

@@ -1,7 +1,7 @@
 import { setTimeout } from 'node:timers/promises'
 import type pg from 'pg'
 import { ConnectorError } from './connector.ts'
-import { describeFailure, isConflict, isLost } from './postgres-failure.ts'
+import { describeFailure, isConflict, isLost, sqlState } from './postgres-failure.ts'
 import type { RootUrl } from './postgres-url.ts'
 
 /** A connection as the root role, for as long as one thing is done with it. */
@@ -27,6 +27,25 @@ export async function orAborted<T>(signal: AbortSignal, root: RootUrl, connectin
     throw describeFailure(error, root, 'nothing_done')
   } finally {
     signal.removeEventListener('abort', onAbort)
+  }
+}
+
+const placeMsMax = 1_500
+
+/**
+ * The same, asked for again for some moments where the server has no place. Agents who take every place that comes free also
+ * pass through the reserved ones, for as long as it takes to prove who they are: `reserved_connections` keeps them only after that.
+ */
+export async function findPlace<T>(signal: AbortSignal, root: RootUrl, connect: () => Promise<T>, giveBack: (late: T) => void): Promise<T> {
+  const untilMs = performance.now() + placeMsMax
+  for (;;) {
+    try {
+      return await orAborted(signal, root, connect(), giveBack)
+    } catch (error) {
+      // 53300: too many connections.
+      if (sqlState(error) !== '53300' || performance.now() > untilMs || signal.aborted) throw error
+      await setTimeout(20 + Math.random() * 40)
+    }
   }
 }
 

@@ -27,10 +27,10 @@ function write(folder: string, files: Files): void {
 }
 
 /** A broker whose policy folder holds the test policies, which are in force. */
-async function start(engine: Engine, options: BrokerOptions = {}) {
+async function start(engine: Engine, { settleMs, ...options }: BrokerOptions & { readonly settleMs?: number } = {}) {
   const folder = createTestFolder()
   write(folder, testPolicies)
-  const settings = { policies: 'none', policyFolder: { folder, follow: true }, ...options } as const
+  const settings = { policies: 'none', policyFolder: { folder, follow: true, ...(settleMs !== undefined && { settleMs }) }, ...options } as const
   const broker = await startBroker(engine, settings)
   return {
     folder,
@@ -207,7 +207,7 @@ describe('On SQLite, the policy folder', () => {
   })
 
   test('that is read while an admin applies another set yields to it, and says so', async () => {
-    const { folder, broker, look } = await start('sqlite')
+    const { folder, broker, look } = await start('sqlite', { settleMs: 3_000 })
     write(folder, noPurge)
     const looking = look()
     await setTimeout(50)

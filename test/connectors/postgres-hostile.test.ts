@@ -65,6 +65,7 @@ describe.skipIf(missing !== undefined)('agents who want to stay', () => {
       expect(await tool.revoke({ grant }, within())).toEqual({ status: 'ended' })
       await vi.waitFor(() => expect(state.open).toBe(0))
       await stop()
+      await Promise.all([tool.close(), anew.close()])
     }
 
     await site.admin(`alter system set reserved_connections = 5`)

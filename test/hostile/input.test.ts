@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { routes } from '../../src/http/app.ts'
+import type { Route } from '../../src/http/route.ts'
 import { bodyBytesMax } from '../../src/http/body.ts'
 import { pathOf } from '../http/admin-requests.ts'
 import { createAgent, issuer, startBroker, type TestBroker } from '../broker.ts'
@@ -10,11 +11,18 @@ const utf8 = (text: string) => new Uint8Array(Buffer.from(text))
 const latin1 = (text: string) => new Uint8Array(Buffer.from(text, 'latin1'))
 const depth = (levels: number, inner = '1') => `${'{"a":'.repeat(levels)}${inner}${'}'.repeat(levels)}`
 
-/** Sends exactly these bytes as an admin, and gives the answer's status and text. */
-async function send(broker: TestBroker, method: string, path: string, body: Uint8Array<ArrayBuffer>, type: string, credential = broker.adminCredential) {
+type Proof = Readonly<Record<string, string>>
+
+/** What gets a request as far as its input: an admin's credential, or where workloads call an assertion, which is looked at later. */
+function proofFor({ access }: Pick<Route, 'access'>, { adminCredential }: TestBroker): Proof {
+  return access === 'agent' ? { 'client-assertion': 'made-up' } : { authorization: `Bearer ${adminCredential}` }
+}
+
+/** Sends exactly these bytes, and gives the answer's status and text. */
+async function send(broker: TestBroker, method: string, path: string, body: Uint8Array<ArrayBuffer>, type: string, proof: Proof = {}) {
   const response = await broker.app.request(path, {
     method,
-    headers: { 'content-type': type, 'content-length': String(body.length), ...(credential !== '' && { authorization: `Bearer ${credential}` }) },
+    headers: { 'content-type': type, 'content-length': String(body.length), ...proof },
     body,
   })
   return { status: response.status, text: await response.text() }
@@ -105,12 +113,12 @@ describe('Every route that takes JSON', () => {
     const { broker, path } = await setUp()
     for (const route of json) {
       for (const [name, [body, message]] of Object.entries(badJson)) {
-        const answer = await send(broker, route.method, path(route), body, 'application/json')
+        const answer = await send(broker, route.method, path(route), body, 'application/json', proofFor(route, broker))
         expectClear([route.path, name], answer)
         expect([route.path, name, answer.status, answer.text]).toEqual([route.path, name, 400, expect.stringMatching(message)])
       }
       for (const type of ['text/plain', 'application/x-www-form-urlencoded', 'multipart/form-data; boundary=a', 'application/json; charset=latin1', 'application/jsonx', '']) {
-        const answer = await send(broker, route.method, path(route), utf8('{}'), type)
+        const answer = await send(broker, route.method, path(route), utf8('{}'), type, proofFor(route, broker))
         expect([route.path, type, answer.status]).toEqual([route.path, type, 415])
       }
     }
@@ -121,7 +129,7 @@ describe('Every route that takes JSON', () => {
     const { broker, path } = await setUp()
     for (const route of json) {
       for (const [name, body] of Object.entries(misfits)) {
-        const answer = await send(broker, route.method, path(route), utf8(body), 'application/json')
+        const answer = await send(broker, route.method, path(route), utf8(body), 'application/json', proofFor(route, broker))
         expectClear([route.path, name], answer)
         expect([route.path, name, [400, 401, 422].includes(answer.status), answer.status]).toEqual([route.path, name, true, answer.status])
       }
@@ -129,7 +137,7 @@ describe('Every route that takes JSON', () => {
       for (const member of Object.keys(route.body?.schema.shape ?? {})) {
         for (const [name, value] of Object.entries(values)) {
           const call = [route.path, member, name]
-          const { status, text } = await send(broker, route.method, path(route), utf8(`{"${member}":${value}}`), 'application/json')
+          const { status, text } = await send(broker, route.method, path(route), utf8(`{"${member}":${value}}`), 'application/json', proofFor(route, broker))
           expect([...call, status, text.slice(0, 300), status < 500]).toEqual([...call, status, text.slice(0, 300), true])
           expect(text).not.toMatch(/node_modules|\.ts\b|\n\s+at |SQLITE|ZodError/)
         }
@@ -166,15 +174,15 @@ describe('Every route that takes a form', () => {
     const { broker } = await setUp()
     for (const { method, path } of forms) {
       for (const [name, body] of Object.entries(bad)) {
-        const answer = await send(broker, method, path, utf8(body), 'application/x-www-form-urlencoded', '')
+        const answer = await send(broker, method, path, utf8(body), 'application/x-www-form-urlencoded')
         expectClear([path, name], answer)
         expect([path, name, answer.status, answer.text]).toEqual([path, name, 400, expect.stringContaining('"error":"invalid_request"')])
       }
       for (const body of [latin1('client_id=\xff'), new Uint8Array(10)]) {
-        expect((await send(broker, method, path, body, 'application/x-www-form-urlencoded', '')).status).toBe(400)
+        expect((await send(broker, method, path, body, 'application/x-www-form-urlencoded')).status).toBe(400)
       }
       for (const type of ['application/json', 'text/plain', 'multipart/form-data; boundary=a', 'application/x-www-form-urlencoded; charset=utf-16']) {
-        expect([type, (await send(broker, method, path, utf8('{}'), type, '')).status]).toEqual([type, 400])
+        expect([type, (await send(broker, method, path, utf8('{}'), type)).status]).toEqual([type, 400])
       }
     }
     expect(broker.logLines.filter((line) => line.includes('"level":"error"'))).toEqual([])
@@ -187,7 +195,7 @@ describe('Every route that takes a form', () => {
       for (const member of Object.keys(body?.schema.shape ?? {})) {
         for (const value of ['\0', 'a\0b', '\u001b[2J', '\ud83d\ude00', 'ｂｏｔ', "' or 1=1 --", '../../etc/passwd', '{"a":', '[{"type":"stint"}]', 'x'.repeat(50_000)]) {
           const form = new URLSearchParams({ ...(path.endsWith('token') ? agent.form({ grant_type: 'client_credentials' }) : agent.form({ token: 'x' })), [member]: value })
-          const { status, text } = await send(broker, method, path, utf8(form.toString()), 'application/x-www-form-urlencoded', '')
+          const { status, text } = await send(broker, method, path, utf8(form.toString()), 'application/x-www-form-urlencoded')
           expect([path, member, value.slice(0, 20), [400, 401].includes(status), status]).toEqual([path, member, value.slice(0, 20), true, status])
           expect([path, member, text.length < 1_000]).toEqual([path, member, true])
         }
@@ -221,7 +229,8 @@ describe('Every query', () => {
 
 test('A body at the limit is read, and one byte more is not', async () => {
   const { broker } = await setUp()
+  const asAdmin = proofFor({ access: ['admin'] }, broker)
   const body = (bytes: number) => utf8(`{"zz":"${'a'.repeat(bytes - 9)}"}`)
-  expect((await send(broker, 'POST', '/v1/workloads', body(bodyBytesMax), 'application/json')).status).toBe(400)
-  expect((await send(broker, 'POST', '/v1/workloads', body(bodyBytesMax + 1), 'application/json')).status).toBe(413)
+  expect((await send(broker, 'POST', '/v1/workloads', body(bodyBytesMax), 'application/json', asAdmin)).status).toBe(400)
+  expect((await send(broker, 'POST', '/v1/workloads', body(bodyBytesMax + 1), 'application/json', asAdmin)).status).toBe(413)
 })

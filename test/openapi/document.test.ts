@@ -43,7 +43,7 @@ const schemas = walk(document).filter(([at]) => /\/schema(?:\/|$)|^#\/components
 test('holds every route, and what the route says of itself', () => {
   const described = Object.entries(document.paths).flatMap(([path, operations]) => Object.keys(operations).map((method) => `${method.toUpperCase()} ${path}`))
   expect(described.toSorted()).toEqual(routes.map((route) => `${route.method} ${templateOf(route)}`).toSorted())
-  for (const { method, path, access, summary, params, query, body, headers = {}, answers, errors = [] } of routes) {
+  for (const { method, path, access, summary, params, query, body, headers, answers, errors = [] } of routes) {
     const operation = operationOf(method, path)
     expect(operation).toMatchObject({ summary, operationId: expect.stringMatching(/^[a-z]+[A-Za-z0-9]+$/), tags: [expect.any(String)] })
     const named = rolesOf(access)
@@ -51,7 +51,7 @@ test('holds every route, and what the route says of itself', () => {
     expect([operation['x-stint-roles'], operation.security]).toEqual([named, proofs])
     for (const role of named ?? []) expect(operation.description).toContain(role)
     const parameters = (operation.parameters ?? []).map(({ name, in: place }) => `${place} ${name}`)
-    expect(parameters).toEqual([...Object.keys(params?.shape ?? {}).map((name) => `path ${name}`), ...Object.keys(query?.shape ?? {}).map((name) => `query ${name}`), ...Object.keys(headers).map((name) => `header ${name}`)])
+    expect(parameters).toEqual([...Object.keys(params?.shape ?? {}).map((name) => `path ${name}`), ...Object.keys(query?.shape ?? {}).map((name) => `query ${name}`), ...Object.keys(headers?.shape ?? {}).map((name) => `header ${name}`)])
     expect(path.match(/:\w+/g)?.map((name) => `path ${name.slice(1)}`) ?? []).toEqual(parameters.filter((name) => name.startsWith('path ')))
     const types = { json: 'application/json', form: 'application/x-www-form-urlencoded' }
     expect(Object.keys(operation.requestBody?.content ?? {})).toEqual(body === undefined ? [] : [types[body.type]])
