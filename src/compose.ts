@@ -8,6 +8,7 @@ import { readFigures } from './broker/figures.ts'
 import { createKnowledge } from './broker/knowledge.ts'
 import { openLog } from './broker/open-log.ts'
 import { createRefusals } from './broker/refusals.ts'
+import { createPace } from './broker/pace.ts'
 import { createPolicyFolder, type PolicyFolderOptions } from './broker/reload-policy.ts'
 import type { SignInSettings } from './broker/sign-in.ts'
 import { createCustody } from './broker/custody.ts'
@@ -154,6 +155,7 @@ export async function compose(parts: Parts): Promise<Composition> {
     tools,
     unrecorded: createUnrecordedEndings(),
     sweeping: new Map(),
+    pace: createPace(),
     processId: newId('process', clock.nowMs(), random),
     pass: parts.pass ?? (() => undefined),
     rotateKeysAfterMs: (parts.rotateKeysAfterDays ?? 30) * 86_400_000,

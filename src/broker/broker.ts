@@ -16,6 +16,7 @@ import type { SeenCheckpoint } from './checkpoints.ts'
 import type { ExportPlaces } from './export-audit.ts'
 import type { Knowledge } from './knowledge.ts'
 import type { Refusals } from './refusals.ts'
+import type { Pace } from './pace.ts'
 import type { PolicyFolder } from './reload-policy.ts'
 import type { CompanyIssuer } from './sign-in.ts'
 import type { Sweeping } from './sweep.ts'
@@ -47,6 +48,7 @@ export interface Broker {
   /** What was ended outside while the log could not be written. */
   readonly unrecorded: UnrecordedEndings
   readonly sweeping: Sweeping
+  readonly pace: Pace
   /** Names this process among those of one database, as long as it lives. */
   readonly processId: string
   /** Told of each step of lending and ending; does nothing but in tests that stop a broker there. */

@@ -29,6 +29,8 @@ export function describeGrant({ id, workload, tool, task }: StoredGrant) {
 
 const schedule: Caller = { actor: { kind: 'stint', id: 'sweep' } }
 
+type Tx = Parameters<typeof stepCredential>[0]
+
 /** A credential that this process alone may end until the lease is over. */
 interface Claim {
   readonly grant: StoredGrant
@@ -36,22 +38,44 @@ interface Claim {
   readonly tool: Tool
 }
 
+/** What came of the first step: what the next ones need, or that there is nothing to do. */
+export type ClaimOrEnding = Claim | Ending
+
 /**
  * Ends one credential that is to end, in three steps: it is claimed, the tool is told, the outcome is recorded. Each can be
  * repeated, by this process or another, so that it may die between any two (invariant 2).
  */
 export async function endCredential(broker: Broker, id: string): Promise<Ending> {
-  const found = await findCredential(broker.database.read, id)
-  if (found === undefined || isOver(found.state)) return { status: 'over' }
-  const tool = await broker.tools.find(found.policySet, found.tool)
-  if (tool === undefined) return giveUp(broker, id, `The catalog that describes the tool ${found.tool} is not to be read any more.`)
-  const undo = openUndo(broker, tool)
-  const claimed = await claim(broker, id, tool, undo)
+  const [claimed] = await claimEnds(broker, [id])
+  if (claimed === undefined) throw new Error('an end was not claimed')
+  return endClaimed(broker, claimed)
+}
+
+/**
+ * The first step, for several at once: what each has come to is in the order of the ids. Whoever claims must go on with
+ * `endClaimed` at once, for all of them, or the others wait until the lease is over.
+ */
+export async function claimEnds(broker: Broker, ids: readonly string[]): Promise<readonly ClaimOrEnding[]> {
+  const found = await Promise.all(ids.map((id) => prepareClaim(broker, id)))
+  if (!found.some((one) => 'undo' in one)) return found as Ending[]
+  const { result } = await commit<ClaimOrEnding[]>(broker, {
+    async apply(tx, { timeMs }) {
+      const outcomes: Outcome<ClaimOrEnding>[] = []
+      for (const one of found) outcomes.push('undo' in one ? await claim(broker, tx, one, timeMs) : { result: one, unrecorded: 'nothing changed' })
+      return combine(outcomes)
+    },
+  })
+  return result
+}
+
+/** The other two steps. */
+export async function endClaimed(broker: Broker, claimed: ClaimOrEnding): Promise<Ending> {
   if ('status' in claimed) return claimed
+  const { credential, tool } = claimed
+  const id = credential.grant
   await broker.pass('end_claimed', id)
   let ended: Ended
   try {
-    const { credential } = claimed
     const handle = credential.handle && openHandle(broker, id, credential.handle)
     ended = await broker.tools.call(tool, async (open, signal) => {
       const ending = open.revoke({ grant: id, ...(handle && { handle }), ...(credential.reference !== undefined && { reference: credential.reference }) }, signal)
@@ -82,39 +106,57 @@ export function openUndo({ tools }: Pick<Broker, 'tools'>, tool: Tool): OpenTool
   }
 }
 
-async function claim(broker: Broker, id: string, tool: Tool, undo: OpenTool['undo']): Promise<Claim | Ending> {
-  const { result } = await commit<Claim | Ending>(broker, {
-    async apply(tx, { timeMs }): Promise<Outcome<Claim | Ending>> {
-      const grant = await findGrant(tx, id)
-      const credential = await findCredential(tx, id)
-      const unchanged = (result: Ending): Outcome<Claim | Ending> => ({ result, unrecorded: 'nothing changed' })
-      if (grant === undefined || credential === undefined || isOver(credential.state)) return unchanged({ status: 'over' })
-      const { state, owner, leaseUntilMs = 0 } = credential
-      // A mint whose answer was lost may still be at work in the tool: nobody looks for it before its lease is over.
-      if (owner !== undefined && leaseUntilMs > timeMs) return unchanged({ status: 'retrying', nextAtMs: leaseUntilMs })
-      if (state === 'stuck') return unchanged({ status: 'stuck', problem: credential.problem ?? '' })
-      // Whoever asks again and again uses up no tries, of which there are not many: what is put off is put off for all.
-      if (state === 'ending' && credential.tries > 0 && (credential.dueAtMs ?? 0) > timeMs) {
-        const { problem, dueAtMs } = credential
-        return unchanged({ status: 'retrying', ...(problem !== undefined && { problem }), ...(dueAtMs !== undefined && { nextAtMs: dueAtMs }) })
-      }
-      const cause = findCause(grant, credential, timeMs)
-      if (cause === undefined) {
-        await noteCredential(tx, id, { dueAtMs: endOf(grant, credential) })
-        return unchanged({ status: 'alive' })
-      }
-      if (undo !== 'by_grant' && credential.handle === undefined && state !== 'active') {
-        const detail = credential.problem ?? 'The broker stopped while the tool was being asked.'
-        return loseMint({ tx, grant, credential, timeMs, detail, livesMs: undo.livesSecondsMax * 1000 })
-      }
-      const leased = { owner: broker.processId, leaseUntilMs: timeMs + leaseMs, dueAtMs: timeMs + leaseMs, tries: credential.tries + 1, cause }
-      if (state === 'ending') await noteCredential(tx, id, leased)
-      else await stepCredential(tx, credential, 'end_ordered', leased)
-      const claimed = { ...credential, state: 'ending' as const, cause, tries: leased.tries, owner: broker.processId }
-      return { result: { grant, credential: claimed, tool }, unrecorded: 'housekeeping' }
-    },
-  })
-  return result
+/** A credential that may have to end, with how a lost mint of it would be undone. */
+interface Candidate {
+  readonly id: string
+  readonly tool: Tool
+  readonly undo: OpenTool['undo']
+}
+
+async function prepareClaim(broker: Broker, id: string): Promise<Candidate | Ending> {
+  const found = await findCredential(broker.database.read, id)
+  if (found === undefined || isOver(found.state)) return { status: 'over' }
+  const tool = await broker.tools.find(found.policySet, found.tool)
+  if (tool === undefined) return giveUp(broker, id, `The catalog that describes the tool ${found.tool} is not to be read any more.`)
+  return { id, tool, undo: openUndo(broker, tool) }
+}
+
+async function claim(broker: Broker, tx: Tx, { id, tool, undo }: Candidate, timeMs: number): Promise<Outcome<ClaimOrEnding>> {
+  const grant = await findGrant(tx, id)
+  const credential = await findCredential(tx, id)
+  const unchanged = (result: Ending): Outcome<ClaimOrEnding> => ({ result, unrecorded: 'nothing changed' })
+  if (grant === undefined || credential === undefined || isOver(credential.state)) return unchanged({ status: 'over' })
+  const { state, owner, leaseUntilMs = 0 } = credential
+  // A mint whose answer was lost may still be at work in the tool: nobody looks for it before its lease is over.
+  if (owner !== undefined && leaseUntilMs > timeMs) return unchanged({ status: 'retrying', nextAtMs: leaseUntilMs })
+  if (state === 'stuck') return unchanged({ status: 'stuck', problem: credential.problem ?? '' })
+  // Whoever asks again and again uses up no tries, of which there are not many: what is put off is put off for all.
+  if (state === 'ending' && credential.tries > 0 && (credential.dueAtMs ?? 0) > timeMs) {
+    const { problem, dueAtMs } = credential
+    return unchanged({ status: 'retrying', ...(problem !== undefined && { problem }), ...(dueAtMs !== undefined && { nextAtMs: dueAtMs }) })
+  }
+  const cause = findCause(grant, credential, timeMs)
+  if (cause === undefined) {
+    await noteCredential(tx, id, { dueAtMs: endOf(grant, credential) })
+    return unchanged({ status: 'alive' })
+  }
+  if (undo !== 'by_grant' && credential.handle === undefined && state !== 'active') {
+    const detail = credential.problem ?? 'The broker stopped while the tool was being asked.'
+    return loseMint({ tx, grant, credential, timeMs, detail, livesMs: undo.livesSecondsMax * 1000 })
+  }
+  const leased = { owner: broker.processId, leaseUntilMs: timeMs + leaseMs, dueAtMs: timeMs + leaseMs, tries: credential.tries + 1, cause }
+  if (state === 'ending') await noteCredential(tx, id, leased)
+  else await stepCredential(tx, credential, 'end_ordered', leased)
+  const claimed = { ...credential, state: 'ending' as const, cause, tries: leased.tries, owner: broker.processId }
+  return { result: { grant, credential: claimed, tool }, unrecorded: 'housekeeping' }
+}
+
+/** What several changes of one commit come to. */
+function combine<R>(outcomes: readonly Outcome<R>[]): Outcome<R[]> {
+  const result = outcomes.map((one) => one.result)
+  const [first, ...rest] = outcomes.flatMap((one) => ('events' in one ? one.events : []))
+  if (first !== undefined) return { result, raisesEpoch: outcomes.some((one) => 'events' in one && one.raisesEpoch), events: [first, ...rest] }
+  return { result, unrecorded: outcomes.some((one) => 'unrecorded' in one && one.unrecorded === 'housekeeping') ? 'housekeeping' : 'nothing changed' }
 }
 
 /** When a grant that lives ends by itself: where the tool gives less time than Stint, that is its end. */
@@ -132,7 +174,7 @@ function findCause(grant: StoredGrant, credential: StoredCredential, timeMs: num
 }
 
 interface Lost {
-  readonly tx: Parameters<typeof stepCredential>[0]
+  readonly tx: Tx
   readonly grant: StoredGrant
   readonly credential: StoredCredential
   readonly timeMs: number
@@ -170,7 +212,7 @@ function describeEnd(grant: StoredGrant, { cause = 'revoked', effect }: StoredCr
 }
 
 /** Records what a claimed credential came to; another process that has taken over meanwhile records it itself. */
-async function settle(broker: Broker, { credential }: Claim, record: (tx: Lost['tx'], grant: StoredGrant, now: StoredCredential, timeMs: number) => Promise<Outcome<Ending>>): Promise<Ending> {
+async function settle(broker: Broker, { credential }: Claim, record: (tx: Tx, grant: StoredGrant, now: StoredCredential, timeMs: number) => Promise<Outcome<Ending>>): Promise<Ending> {
   const id = credential.grant
   const { result } = await commit<Ending>(broker, {
     async apply(tx, { timeMs }) {
@@ -197,7 +239,7 @@ function recordEnded(broker: Broker, claimed: Claim, ended: Ended): Promise<Endi
   })
 }
 
-async function end(tx: Lost['tx'], grant: StoredGrant, now: StoredCredential, timeMs: number): Promise<Outcome<Ending>> {
+async function end(tx: Tx, grant: StoredGrant, now: StoredCredential, timeMs: number): Promise<Outcome<Ending>> {
   await stepCredential(tx, now, now.cause === 'expired' ? 'end_expired' : 'end_revoked', { endedAtMs: timeMs, problem: null })
   return { result: { status: 'ended' }, raisesEpoch: false, events: [describeEnd(grant, now)] }
 }
@@ -220,7 +262,7 @@ async function recordRefusal(broker: Broker, claimed: Claim, error: unknown): Pr
   })
 }
 
-async function recordStuck(tx: Lost['tx'], grant: StoredGrant, now: StoredCredential, detail: string): Promise<Outcome<Ending>> {
+async function recordStuck(tx: Tx, grant: StoredGrant, now: StoredCredential, detail: string): Promise<Outcome<Ending>> {
   await stepCredential(tx, now, 'given_up', { problem: detail, dueAtMs: null, owner: null, leaseUntilMs: null })
   const event = { type: 'grant.stuck', ...causedBy(schedule), ...describeGrant(grant), tries: now.tries, detail } as const
   return { result: { status: 'stuck', problem: detail }, raisesEpoch: false, events: [event] }

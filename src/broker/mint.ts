@@ -110,6 +110,7 @@ export async function mintCredential(broker: Broker, intent: Intent): Promise<Gr
   const { status, index } = await recordMinted(broker, intent, minted)
   await broker.pass('outcome_stored', intent.intent)
   if (status === 'active') {
+    broker.pace.countLent(tool.name)
     broker.meter.count('credentials_lent', { tool: tool.name })
     return describeMinted(intent, minted, intent.effect, index)
   }

@@ -1,4 +1,4 @@
-import { createPlaces } from './places.ts'
+import { setTimeout } from 'node:timers/promises'
 import type { Events } from '../storage/change.ts'
 import {
   findCovered,
@@ -9,13 +9,14 @@ import {
   listRevocationsAfter,
   readCarried,
   writeCarried,
+  type DueCursor,
 } from '../storage/credentials.ts'
 import { findGrant, markGrantRevoked } from '../storage/grants.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
 import { commit } from './commit.ts'
 import { disableMany } from './disable.ts'
-import { describeGrant, endCredential } from './end.ts'
+import { claimEnds, describeGrant, endClaimed, endCredential, type ClaimOrEnding } from './end.ts'
 import { orderEnd } from './release.ts'
 import { endUnclaimed } from './unrecorded.ts'
 
@@ -23,12 +24,12 @@ const schedule: Caller = { actor: { kind: 'stint', id: 'sweep' } }
 
 /** One commit changes no more than that, so that new grants do not wait for it: some milliseconds' worth. */
 const perCommit = 50
-/** How many due grants of a tool are looked for at once. */
-const perLook = 250
+/** How many due grants of a tool are looked for at once. Where there are more, there is a backlog. */
+const perLook = 100
 const revocationsPerLook = 100
 
 /** How many ends of one tool are under way at once. Each tool has its own, so that one which hangs holds up no other. */
-const workersPerTool = 4
+const endsAtOnce = 8
 /** After that many refusals one after another a tool is left alone until the next time. */
 const refusalsMax = 8
 
@@ -45,12 +46,10 @@ const waitMsMax = 2_000
  */
 export async function keepSweeping(broker: Broker): Promise<void> {
   await beginSweep(broker)
-  let timer: NodeJS.Timeout | undefined
-  const limit = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, waitMsMax)
-  })
+  const all = new AbortController()
+  const limit = setTimeout(waitMsMax, undefined, { signal: all.signal }).catch(() => undefined)
   await Promise.race([Promise.all(broker.sweeping.values()), limit])
-  clearTimeout(timer)
+  all.abort()
 }
 
 /** The same, to its end. Returns how many credentials were ended. */
@@ -78,26 +77,39 @@ async function beginSweep(broker: Broker): Promise<void> {
 
 async function sweepTool(broker: Broker, tool: string): Promise<number> {
   const tried = new Set<string>()
-  const places = createPlaces(workersPerTool, workersPerTool)
   let [ended, refused, lingering] = [0, 0, 0]
+  let disabled: DueCursor | undefined
   const goesOn = (): boolean => refused < refusalsMax && !broker.isDraining()
 
-  async function endOne(grant: string): Promise<void> {
-    if (!goesOn()) return
-    tried.add(grant)
-    const outcome = await endQuietly(broker, grant)
-    refused = outcome === 'refused' ? refused + 1 : 0
-    if (outcome === 'ended') ended++
+  /** Also what comes due while a backlog is cleared, and does not wait for its turn. */
+  async function disableDue(): Promise<void> {
+    for (;;) {
+      const beganMs = performance.now()
+      const due = await findDue(broker.database.read, tool, broker.ledger.nowMs(), perLook, disabled)
+      disabled = due.at(-1) ?? disabled
+      if (due.length > endsAtOnce) await disableMany(broker, due.map(({ grant }) => grant))
+      if (due.length < perLook || !goesOn()) return
+      await setTimeout(broker.pace.restMs(tool, due.length, performance.now() - beganMs))
+    }
   }
 
   while (goesOn()) {
+    await disableDue()
     // What was tried and is due all the same must not hide what comes after it.
     const found = await findDue(broker.database.read, tool, broker.ledger.nowMs(), perLook + lingering)
-    const due = found.filter((grant) => !tried.has(grant))
+    const due = found.flatMap(({ grant }) => (tried.has(grant) ? [] : [grant]))
     lingering = found.length - due.length
     if (due.length === 0) break
-    if (due.length > workersPerTool) await disableMany(broker, due)
-    await Promise.all(due.map((grant) => places.run(tool, () => endOne(grant))))
+    for (let at = 0; at < due.length && goesOn(); at += endsAtOnce) {
+      const some = due.slice(at, at + endsAtOnce)
+      const beganMs = performance.now()
+      for (const grant of some) tried.add(grant)
+      for (const outcome of await endSome(broker, some)) {
+        refused = outcome === 'refused' ? refused + 1 : 0
+        if (outcome === 'ended') ended++
+      }
+      if (due.length >= perLook) await setTimeout(broker.pace.restMs(tool, some.length, performance.now() - beganMs))
+    }
   }
   return ended
 }
@@ -112,10 +124,18 @@ async function orderAll(broker: Broker): Promise<void> {
   }
 }
 
-/** What fails is told and left to the next time: one grant must not hold up the others. */
-async function endQuietly(broker: Broker, grant: string): Promise<'ended' | 'refused' | 'other'> {
+type Swept = 'ended' | 'refused' | 'other'
+
+async function endSome(broker: Broker, grants: readonly string[]): Promise<readonly Swept[]> {
+  const claims = await claimEnds(broker, grants).catch(() => undefined)
+  // What fails is then found out by each for itself: one grant must not hold up the others.
+  return Promise.all(grants.map((grant, i) => endQuietly(broker, grant, claims?.[i])))
+}
+
+/** What fails is told and left to the next time. */
+async function endQuietly(broker: Broker, grant: string, claimed: ClaimOrEnding | undefined): Promise<Swept> {
   try {
-    const { status } = await endCredential(broker, grant)
+    const { status } = claimed === undefined ? await endCredential(broker, grant) : await endClaimed(broker, claimed)
     return status === 'ended' ? 'ended' : status === 'retrying' || status === 'stuck' ? 'refused' : 'other'
   } catch (error) {
     // Where nothing can be recorded, endings are carried out all the same (invariant 1).

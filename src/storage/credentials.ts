@@ -158,17 +158,26 @@ export async function listDueTools(db: Kysely<Schema>, nowMs: number): Promise<s
   return rows.map(({ tool }) => tool)
 }
 
-/** Grants of a tool whose credential somebody has to look at by now, the longest waiting first. */
-export async function findDue(db: Kysely<Schema>, tool: string, nowMs: number, max: number): Promise<string[]> {
-  const rows = await db
+/** Where a look at what is due came to. */
+export interface DueCursor {
+  readonly grant: string
+  /** As it is stored. */
+  readonly dueAt: string
+}
+
+/** Grants of a tool whose credential somebody has to look at by now, the longest waiting first, or those after an earlier look. */
+export async function findDue(db: Kysely<Schema>, tool: string, nowMs: number, max: number, after?: DueCursor): Promise<DueCursor[]> {
+  let query = db
     .selectFrom('credential')
-    .select('grant_id')
+    .select(['grant_id', 'due_at'])
     .where('tool', '=', tool)
     .where('due_at', '<=', formatTime(nowMs))
     .orderBy('due_at')
+    .orderBy('grant_id')
     .limit(max)
-    .execute()
-  return rows.map((row) => row.grant_id)
+  if (after !== undefined) query = query.where(sql<boolean>`(due_at, grant_id) > (${after.dueAt}, ${after.grant})`)
+  const rows = await query.execute()
+  return rows.flatMap(({ grant_id: grant, due_at: dueAt }) => (dueAt === null ? [] : [{ grant, dueAt }]))
 }
 
 /** Grants that are being minted or active, and that the revocation of this index and selector covers. */

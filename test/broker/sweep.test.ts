@@ -102,6 +102,21 @@ describePostgres('The sweeper', (postgres) => {
     await vi.waitFor(async () => expect(await left.execute()).toEqual([{ grant_id: next.grant }]), { timeout: 100_000, interval: 200 })
     expect((await broker.events()).filter(({ type }) => type === 'grant.ended')).toHaveLength(301)
   })
+
+  test('disables what comes due while it clears a backlog, long before its turn', { timeout: 120_000 }, async () => {
+    const lending = await startLending('sqlite')
+    const { broker, agent } = lending
+    await copyRows(lending, (await lend(broker, agent, { ...wish, ttl_seconds: 60 })).grant, 400)
+    const late = await lend(broker, agent, { ...wish, ttl_seconds: 61 })
+    broker.clock.advance(minuteMs)
+    await broker.scheduler.tick()
+    expect(await opens(lending, late)).toBe(true)
+    broker.clock.advance(1_000)
+    await vi.waitFor(async () => expect(await opens(lending, late)).toBe(false), { timeout: 100_000, interval: 50 })
+    const left = await broker.broker.database.read.selectFrom('credential').select('grant_id').where('state', '<>', 'expired').execute()
+    expect(left.length).toBeGreaterThan(100)
+    expect(left).toContainEqual({ grant_id: late.grant })
+  })
 })
 
 /** As many more grants like that one, of which the tool has nothing. */

@@ -39,8 +39,12 @@ describeEngines('Credentials in outside tools', (engine) => {
     expect(await listDueTools(database.read, startMs)).toEqual([])
     expect(await listDueTools(database.read, startMs + 2_000)).toEqual(['docs'])
     expect(await listDueTools(database.read, startMs + 3_000)).toEqual(['docs', 'ledger'])
-    expect(await findDue(database.read, 'docs', startMs + 5_000, 2)).toEqual([idOf(0), idOf(1)])
-    expect(await findDue(database.read, 'docs', startMs + 5_000, 9)).toEqual([idOf(0), idOf(1), idOf(4)])
+    const found = await findDue(database.read, 'docs', startMs + 5_000, 2)
+    expect(found.map(({ grant }) => grant)).toEqual([idOf(0), idOf(1)])
+    const after = await findDue(database.read, 'docs', startMs + 5_000, 9, found.at(-1))
+    expect(after.map(({ grant }) => grant)).toEqual([idOf(4)])
+    expect(await findDue(database.read, 'docs', startMs + 5_000, 9)).toEqual([...found, ...after])
+    expect(await findDue(database.read, 'docs', startMs + 5_000, 9, after.at(-1))).toEqual([])
     // What is over or stuck is nobody's to look at.
     const forget = (of: string) =>
       change(ledger, async (tx) => {

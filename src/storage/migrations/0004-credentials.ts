@@ -11,7 +11,7 @@ export async function createCredentials(db: Kysely<never>, engine: Engine): Prom
       connector ${text} not null, policy_set ${text} not null, state ${text} not null, cause ${text}, effect ${text} not null,
       owner ${text}, lease_until ${text}, due_at ${text}, tries ${int} not null, reference ${text}, handle ${text},
       handle_version ${int}, token_hash ${text}, dies_at ${text}, problem ${text}, ended_at ${text}) ${options}`,
-    'create index credential_due on credential (tool, due_at) where due_at is not null',
+    'create index credential_due on credential (tool, due_at, grant_id) where due_at is not null',
     'create index credential_by_workload on credential (workload, state)',
     "create index credential_live on credential (tool, grant_id) where due_at is not null or state = 'stuck'",
     'create index credential_by_state on credential (state, grant_id)',
