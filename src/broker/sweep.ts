@@ -81,13 +81,14 @@ async function sweepTool(broker: Broker, tool: string): Promise<number> {
   let disabled: DueCursor | undefined
   const goesOn = (): boolean => refused < refusalsMax && !broker.isDraining()
 
-  /** Also what comes due while a backlog is cleared, and does not wait for its turn. */
+  /** Also what comes due while others are ended, and need not wait for its turn. A few at the beginning are ended as fast. */
   async function disableDue(): Promise<void> {
     for (;;) {
       const beganMs = performance.now()
       const due = await findDue(broker.database.read, tool, broker.ledger.nowMs(), perLook, disabled)
+      const areFew = disabled === undefined && due.length <= endsAtOnce
       disabled = due.at(-1) ?? disabled
-      if (due.length > endsAtOnce) await disableMany(broker, due.map(({ grant }) => grant))
+      if (!areFew && due.length > 0) await disableMany(broker, due.map(({ grant }) => grant))
       if (due.length < perLook || !goesOn()) return
       await setTimeout(broker.pace.restMs(tool, due.length, performance.now() - beganMs))
     }
