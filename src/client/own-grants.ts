@@ -77,11 +77,11 @@ function checkTtl(ttlSeconds: number | undefined): void {
   throw clientError('invalid_option', 'ttlSeconds must be a whole number of seconds, at least 1.')
 }
 
-/** A task's name may have slashes, which are the path's own. Empty and dot segments would vanish on the way. */
+/** A task's name may have slashes, which are the path's own. Empty and dot segments, which none has, would vanish on the way. */
 function encodeTask(task: string): string {
   const segments = task.split('/')
   if (segments.every((segment) => segment !== '' && segment !== '.' && segment !== '..')) return segments.map(encodeURIComponent).join('/')
-  throw clientError('invalid_option', 'a task of this name cannot be completed as one, for no path can name it: give its grants back one by one.')
+  throw clientError('invalid_option', 'no task has that name: between slashes it has no empty part, no single and no double dot.')
 }
 
 /** Whether the request may have been carried out although no answer came. */

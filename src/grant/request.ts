@@ -45,8 +45,14 @@ export interface CatalogLookup {
 const actionsMax = 32
 /** Of all names together: a token says them twice, and must stay below the 16 KiB that verifiers take. */
 const actionsLengthMax = 2_048
-// Names of work: what ticket and workflow systems use, and nothing that could break out of a log line or a tag.
-export const taskPattern = /^[A-Za-z0-9][\w.:/@#+-]{0,127}$/
+/**
+ * Names of work: what ticket and workflow systems use, and nothing that could break out of a log line or a tag. A name can be
+ * said in a path, which completing a task takes: no part between slashes is empty, `.` or `..`. At most `taskLengthMax` long.
+ */
+export const taskPattern = /^[A-Za-z0-9][\w.:@#+-]*(?:\/(?:\.{0,2}[\w:@#+-]|\.{3})[\w.:@#+-]*)*$/
+export const taskLengthMax = 128
+/** The same in words. */
+export const taskForm = '1 to 128 letters, digits and . _ : / @ # + -, begins with a letter or digit, and has no empty part, . or .. between slashes'
 
 /**
  * Resolves a request against the catalog (invariant 6: what cannot be honoured is refused, never ignored). Throws
@@ -137,8 +143,8 @@ function parseDetails(value: unknown): Details {
     return fail('The actions are a list of at least one, each a string')
   }
   if (target !== undefined && (typeof target !== 'string' || target === '')) return fail('The target is a non-empty string')
-  if (task !== undefined && (typeof task !== 'string' || !taskPattern.test(task))) {
-    return fail('The task is a name of 1 to 128 letters, digits and . _ : / @ # + -, which begins with a letter or digit')
+  if (task !== undefined && (typeof task !== 'string' || task.length > taskLengthMax || !taskPattern.test(task))) {
+    return fail(`The task is a name of ${taskForm}`)
   }
   if (ttlSeconds !== undefined && (typeof ttlSeconds !== 'number' || !Number.isSafeInteger(ttlSeconds) || ttlSeconds < 1)) {
     return fail('The ttl_seconds are a whole number, at least 1')

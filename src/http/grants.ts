@@ -8,7 +8,7 @@ import { renewGrant, type Prolonged } from '../broker/renew.ts'
 import type { Granted } from '../broker/request.ts'
 import { retryEnd, writeOff } from '../broker/stuck.ts'
 import { grantStates } from '../grant/grant.ts'
-import { taskPattern } from '../grant/request.ts'
+import { taskForm, taskLengthMax, taskPattern } from '../grant/request.ts'
 import { workloadNamePattern } from '../identity/workload.ts'
 import { listCredentials } from '../storage/credentials.ts'
 import { agentCredentials, namedOn } from './agents.ts'
@@ -20,7 +20,8 @@ import { reasonSchema } from './workloads.ts'
 
 export const grantIdPattern = /^grant_[0-9a-z]{26}$/
 const grantParams = z.strictObject({ grant: z.string().regex(grantIdPattern, 'is grant_ and 26 of 0-9 and a-z') })
-const taskParams = z.strictObject({ task: z.string().regex(taskPattern, 'is 1 to 128 letters, digits and . _ : / @ # + -, beginning with a letter or digit') })
+export const taskName = z.string().max(taskLengthMax, `must be a name of ${taskForm}`).regex(taskPattern, `must be a name of ${taskForm}`)
+const taskParams = z.strictObject({ task: taskName })
 
 const action = shortText(128).regex(/^[a-z][a-z0-9-]*(?::[a-z][a-z0-9_.-]*)?$|^[a-z][a-z0-9_.-]*$/, 'must be an action: tool:verb, or the verb alone')
 const ttlSeconds = z.int('must be a whole number of seconds').min(1, 'must be at least 1').max(86_400, 'must be at most 86400')
@@ -29,7 +30,7 @@ const grantBody = z.strictObject({
   actions: z.array(action).min(1, 'must name at least one action').max(32, 'must name at most 32 actions').describe('Full names as in warehouse:read, or the verbs alone.'),
   target: shortText(1_024).optional().describe('The one object within the tool that the work is about.'),
   ttl_seconds: ttlSeconds.optional().describe('How long; the tool\'s default without it.'),
-  task: z.string().regex(taskPattern, 'must be 1 to 128 letters, digits and . _ : / @ # + -, beginning with a letter or digit').optional().describe('Your own name for the piece of work: completing it ends all that was granted under it.'),
+  task: taskName.optional().describe('Your own name for the piece of work: completing it ends all that was granted under it.'),
   reason: reasonSchema.optional().describe('Why, for whoever reads the log.'),
 })
 const grantHeaders = z.object({

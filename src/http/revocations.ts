@@ -1,8 +1,8 @@
 import { z } from 'zod'
 import { revokeGrants } from '../broker/revoke.ts'
-import { taskPattern } from '../grant/request.ts'
 import { workloadNamePattern } from '../identity/workload.ts'
 import { operatorCaller } from './guards.ts'
+import { taskName } from './grants.ts'
 import { describeRevoked, revokedGrantAnswer } from './grant-answers.ts'
 import { instant, searchText } from './query.ts'
 import { defineRoute, type Route } from './route.ts'
@@ -17,7 +17,7 @@ const revocationBody = z
     workload: z.string().regex(workloadNamePattern, 'must be the name of a workload').optional(),
     owner: searchText(64).optional().describe('A team: all of its workloads.'),
     tool: z.string().regex(/^[a-z][a-z0-9-]{0,62}$/, 'must be the name of a tool').optional(),
-    task: z.string().regex(taskPattern, 'must be the name of a task, as tokens can be asked for').optional(),
+    task: taskName.optional(),
     before: instant.optional(),
     suspend: z.literal(true).optional().describe('With workload alone: everything of it, now, and it is suspended.'),
     reason: reasonSchema.optional(),

@@ -28,6 +28,20 @@ describeEngines('A task that is complete', (engine) => {
     expect((await look({ broker, agent }, again.grant)).state).toBe('active')
   })
 
+  test('has a name that a path can say, whatever else is in it', async () => {
+    const broker = await startBroker(engine)
+    const agent = await broker.register('bot')
+    const names = ['1', 'a@b+c:d-e_f', 'T#7', 'a/.b/..c/d..', 'a/...', 'a/....', 'a/...b', `a${'/b'.repeat(63)}`]
+    for (const task of names) {
+      const { grant } = await lend(broker, agent, { ...tickets, task })
+      const { body } = await complete({ broker, agent }, task.split('/').map(encodeURIComponent).join('/'))
+      expect([task, body.grants?.map((one: { grant: string }) => one.grant)]).toEqual([task, [grant]])
+    }
+    for (const task of ['', '/a', 'a/', 'a//b', 'https://a', 'a/.', 'a/..', 'a/./b', 'a/../b', '.a', `a${'b'.repeat(128)}`]) {
+      expect([task, (await call(broker, agent, 'POST', '/v1/grants', { ...tickets, task })).status]).toEqual([task, 400])
+    }
+  })
+
   test('that never was, or whose grants are over, leaves no record', async () => {
     const broker = await startBroker(engine)
     const agent = await broker.register('bot')
