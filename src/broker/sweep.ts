@@ -27,9 +27,13 @@ const perCommit = 50
 /** How many due grants of a tool are looked for at once. Where there are more, there is a backlog. */
 const perLook = 100
 const revocationsPerLook = 100
+/** How long until it is looked again, while ends of the same tool are under way. */
+const lookMs = 500
 
 /** How many ends of one tool are under way at once. Each tool has its own, so that one which hangs holds up no other. */
 const endsAtOnce = 8
+/** As many of them are claimed in one commit. */
+const claimsAtOnce = 4
 /** After that many refusals one after another a tool is left alone until the next time. */
 const refusalsMax = 8
 
@@ -76,7 +80,9 @@ async function beginSweep(broker: Broker): Promise<void> {
 }
 
 async function sweepTool(broker: Broker, tool: string): Promise<number> {
-  const tried = new Set<string>()
+  /** With when each was due: what was put off may be tried again. */
+  const tried = new Map<string, string>()
+  const running = new Set<Promise<void>>()
   let [ended, refused, lingering] = [0, 0, 0]
   let disabled: DueCursor | undefined
   const goesOn = (): boolean => refused < refusalsMax && !broker.isDraining()
@@ -94,24 +100,39 @@ async function sweepTool(broker: Broker, tool: string): Promise<number> {
     }
   }
 
+  async function endOne(grant: string, claimed: ClaimOrEnding | undefined): Promise<void> {
+    const outcome = await endQuietly(broker, grant, claimed)
+    refused = outcome === 'refused' ? refused + 1 : 0
+    if (outcome === 'ended') ended++
+  }
+
   while (goesOn()) {
     await disableDue()
     // What was tried and is due all the same must not hide what comes after it.
     const found = await findDue(broker.database.read, tool, broker.ledger.nowMs(), perLook + lingering)
-    const due = found.flatMap(({ grant }) => (tried.has(grant) ? [] : [grant]))
+    const due = found.filter(({ grant, dueAt }) => tried.get(grant) !== dueAt)
     lingering = found.length - due.length
-    if (due.length === 0) break
-    for (let at = 0; at < due.length && goesOn(); at += endsAtOnce) {
-      const some = due.slice(at, at + endsAtOnce)
+    if (due.length === 0) {
+      if (running.size === 0) break
+      // Those that take long hold up nothing that comes due meanwhile.
+      await Promise.race([...running, setTimeout(lookMs)])
+    }
+    for (let at = 0; at < due.length && goesOn(); ) {
       const beganMs = performance.now()
-      for (const grant of some) tried.add(grant)
-      for (const outcome of await endSome(broker, some)) {
-        refused = outcome === 'refused' ? refused + 1 : 0
-        if (outcome === 'ended') ended++
+      const some = due.slice(at, at + claimsAtOnce)
+      at += some.length
+      for (const { grant, dueAt } of some) tried.set(grant, dueAt)
+      // What fails is then found out by each for itself: one grant must not hold up the others.
+      const claims = await claimEnds(broker, some.map(({ grant }) => grant)).catch(() => undefined)
+      for (const [i, { grant }] of some.entries()) {
+        const end: Promise<void> = endOne(grant, claims?.[i]).finally(() => running.delete(end))
+        running.add(end)
       }
+      while (running.size > endsAtOnce - claimsAtOnce) await Promise.race(running)
       if (due.length >= perLook) await setTimeout(broker.pace.restMs(tool, some.length, performance.now() - beganMs))
     }
   }
+  await Promise.all(running)
   return ended
 }
 
@@ -126,12 +147,6 @@ async function orderAll(broker: Broker): Promise<void> {
 }
 
 type Swept = 'ended' | 'refused' | 'other'
-
-async function endSome(broker: Broker, grants: readonly string[]): Promise<readonly Swept[]> {
-  const claims = await claimEnds(broker, grants).catch(() => undefined)
-  // What fails is then found out by each for itself: one grant must not hold up the others.
-  return Promise.all(grants.map((grant, i) => endQuietly(broker, grant, claims?.[i])))
-}
 
 /** What fails is told and left to the next time. */
 async function endQuietly(broker: Broker, grant: string, claimed: ClaimOrEnding | undefined): Promise<Swept> {

@@ -106,7 +106,7 @@ describePostgres('A database server that', () => {
     const { broker, agent, wire, site } = lending
     for (let i = 0; i < 6; i++) await lend(broker, agent, { ...wish, ttl_seconds: 60 })
     const other = await lend(broker, agent, { ...wish, tool: 'archive', ttl_seconds: 62 })
-    hurryCalls(broker, 6_000)
+    hurryCalls(broker, 15_000)
     wire.onRequest = () => 'drop'
     broker.clock.advance(minuteMs)
     const beganMs = performance.now()
@@ -115,9 +115,10 @@ describePostgres('A database server that', () => {
     // Due while the others are being waited for.
     broker.clock.advance(2_000)
     const ticking = setInterval(() => void broker.scheduler.tick(), 100)
-    while ((await opens({ site }, other)) && performance.now() - beganMs < 10_000) await new Promise((resolve) => setTimeout(resolve, 100))
+    while ((await opens({ site }, other)) && performance.now() - beganMs < 15_000) await new Promise((resolve) => setTimeout(resolve, 100))
     clearInterval(ticking)
-    expect(performance.now() - beganMs).toBeLessThan(4_000)
+    // Long before the calls that hang are given up.
+    expect(performance.now() - beganMs).toBeLessThan(10_000)
     wire.cutAll()
     wire.onRequest = () => 'forward'
     await hanging

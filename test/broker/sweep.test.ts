@@ -1,4 +1,4 @@
-import { expect, test, vi } from 'vitest'
+import { expect, onTestFinished, test, vi } from 'vitest'
 import { describePostgres } from '../harness.ts'
 import { admin, ask, call, exhaustTries, lend, lifeOf, listRoles, look, minuteMs, opens, passTime, startBeside, startLending, type Lending } from './lending.ts'
 
@@ -85,6 +85,26 @@ describePostgres('The sweeper', (postgres) => {
     expect((await look(lending, odd.grant)).state).toBe('ending')
     await exhaustTries(broker, 1)
     expect((await look(lending, odd.grant)).state).toBe('stuck')
+  })
+
+  test('that waits for the end of one grant goes on with the others of its tool, and with what comes due meanwhile', async () => {
+    const hanging = Promise.withResolvers<undefined>()
+    let slow = ''
+    const lending = await startLending('sqlite', { pass: (at, grant) => (at === 'end_claimed' && grant === slow ? hanging.promise : undefined) })
+    const { broker, agent } = lending
+    onTestFinished(() => hanging.resolve(undefined))
+    slow = (await lend(broker, agent, { ...wish, ttl_seconds: 60 })).grant
+    const others = []
+    for (let i = 0; i < 9; i++) others.push(await lend(broker, agent, { ...wish, ttl_seconds: 60 }))
+    const late = await lend(broker, agent, { ...wish, ttl_seconds: 61 })
+    broker.clock.advance(minuteMs)
+    await broker.scheduler.tick()
+    broker.clock.advance(1_000)
+    await vi.waitFor(async () => expect((await look(lending, late.grant)).state).toBe('expired'), { timeout: 15_000, interval: 50 })
+    for (const { grant } of others) expect((await look(lending, grant)).state).toBe('expired')
+    expect((await look(lending, slow)).state).toBe('ending')
+    hanging.resolve(undefined)
+    await vi.waitFor(async () => expect((await look(lending, slow)).state).toBe('expired'), { timeout: 15_000, interval: 50 })
   })
 
   test.each(['sqlite', postgres] as const)('clears many more than it looks at together (%s)', { timeout: 120_000 }, async (engine) => {
