@@ -4,6 +4,7 @@ import { openLogKey } from './broker/checkpoint-key.ts'
 import { advanceCheckpoint, createSeenCheckpoint, InconsistentTree } from './broker/checkpoints.ts'
 import { createExportPlaces } from './broker/export-audit.ts'
 import { openKeyStore } from './broker/keys.ts'
+import { takeOverClaims } from './broker/claim.ts'
 import { readFigures } from './broker/figures.ts'
 import { createKnowledge } from './broker/knowledge.ts'
 import { openLog } from './broker/open-log.ts'
@@ -181,6 +182,7 @@ export async function compose(parts: Parts): Promise<Composition> {
   await anchoring.compare()
   if (ledger.held === undefined) await signAtStart(broker)
   const policiesStarted = ledger.held === undefined
+  if (policiesStarted) await takeOverClaims(broker).catch((error: unknown) => log.warn('ends that were under way go on when their leases are over', { error }))
   if (policiesStarted) await policyFolder?.start()
   const scheduler = createScheduler({ clock, log, meter, jobs: jobsOf(broker, { custody, policiesStarted }) })
   const serving: AppOptions = {

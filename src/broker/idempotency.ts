@@ -107,12 +107,15 @@ async function endEarlier(
   const [stored, credential] = [await findGrant(read, grant), await findCredential(read, grant)]
   if (stored === undefined || isOver(grantState(stored, broker.ledger.nowMs(), credential?.state))) return
   const publicMessage = `What this Idempotency-Key gave before, ${grant}, is not ended yet: ${describeDelay(credential)}. Ask again then, or take a new key.`
-  throw new BrokerError({ code: 'conflict', publicMessage })
+  const waitMs = (credential?.dueAtMs ?? 0) - broker.ledger.nowMs()
+  throw new BrokerError({ code: 'conflict', publicMessage, ...(waitMs > 0 && { retryAfterSeconds: Math.ceil(waitMs / 1000) }) })
 }
 
 function describeDelay(credential: StoredCredential | undefined): string {
   if (credential?.diesAtMs !== undefined) return `it may live until ${formatTime(credential.diesAtMs)}`
-  return credential?.state === 'stuck' ? 'its tool has refused it too often, and an admin has to look' : 'its end is tried again and again by itself'
+  if (credential?.state === 'stuck') return 'its tool has refused it too often, and it lives until an admin has seen to it'
+  const next = credential?.dueAtMs === undefined ? '' : `, next at ${formatTime(credential.dueAtMs)}`
+  return `it lives until its tool has ended it, which is asked for again and again${next}`
 }
 
 const forgottenPerCommit = 500

@@ -1,9 +1,11 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { AuditEvent } from '../audit/event.ts'
 import type { Effect } from '../connectors/connector.ts'
 import { isOver } from '../grant/grant.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { Events } from '../storage/change.ts'
+import { findCredential } from '../storage/credentials.ts'
 import { countRevokedBy, hasGrants, insertRevocation, type RevocationSelector } from '../storage/grants.ts'
 import { findTouched, listTouched } from '../storage/revoked.ts'
 import { findWorkload, listWorkloadNames } from '../storage/workloads.ts'
@@ -57,6 +59,10 @@ export interface RevocationReport {
 const listedMax = 1_000
 /** How long an admin waits for the tools; what has not ended by then goes on by itself. */
 const waitMsMax = 15_000
+/** What of it may go into disabling them all before they are ended one by one. */
+const disableMsMax = 5_000
+/** How long it is seen what comes of an end that somebody else has begun. */
+const othersMsMax = 2_000
 const workersMax = 16
 const workersPerToolMax = 4
 
@@ -157,7 +163,7 @@ export function describeRevocation(caller: Caller, { workload, tool, task, befor
 export async function endAndDescribe(broker: Broker, grants: readonly string[], by: { readonly first: number; readonly last: number } | undefined): Promise<RevokedGrant[]> {
   const untilMs = performance.now() + waitMsMax
   const places = createPlaces(workersMax, workersPerToolMax)
-  if (grants.length > workersPerToolMax) await disableMany(broker, grants)
+  if (grants.length > workersPerToolMax) await disableMany(broker, grants, disableMsMax)
   const described = await Promise.all(
     grants.map(async (id) => {
       const before = await findTouched(broker.database.read, id, broker.ledger.nowMs())
@@ -177,12 +183,22 @@ async function endInTime(broker: Broker, id: string, untilMs: number): Promise<v
   const limit = new Promise<void>((resolve) => {
     timer = setTimeout(resolve, restMs)
   })
-  const ending = endCredential(broker, id).then(
-    () => undefined,
-    (error: unknown) => broker.log.warn('a revoked credential was not ended at once', { grant: id, error }),
-  )
+  const ending = endOrWait(broker, id, untilMs).catch((error: unknown) => broker.log.warn('a revoked credential was not ended at once', { grant: id, error }))
   await Promise.race([ending, limit])
   clearTimeout(timer)
+}
+
+/** Where somebody else is at it, who may have died over it, the credential is disabled, and it is seen for a moment what comes of it. */
+async function endOrWait(broker: Broker, id: string, untilMs: number): Promise<void> {
+  const ending = await endCredential(broker, id)
+  if (ending.status !== 'retrying' || ending.problem !== undefined) return
+  await disableMany(broker, [id], disableMsMax)
+  const lookUntilMs = Math.min(untilMs, performance.now() + othersMsMax)
+  while (performance.now() < lookUntilMs) {
+    const credential = await findCredential(broker.database.read, id)
+    if (credential?.owner === undefined || isOver(credential.state)) return
+    await sleep(50)
+  }
 }
 
 async function describeOne(broker: Broker, id: string, by: { readonly first: number; readonly last: number } | undefined): Promise<RevokedGrant | undefined> {

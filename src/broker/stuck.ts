@@ -3,7 +3,7 @@ import { findCredential, stepCredential } from '../storage/credentials.ts'
 import { findGrant } from '../storage/grants.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
 import { commit } from './commit.ts'
-import { describeGrant } from './end.ts'
+import { describeGrant } from './ending.ts'
 import { endAndDescribe, type RevokedGrant } from './revoke.ts'
 
 export interface Unstuck {

@@ -13,14 +13,14 @@ import {
 } from '../storage/credentials.ts'
 import { findGrant, markGrantRevoked } from '../storage/grants.ts'
 import { BrokerError } from '../kernel/errors.ts'
-import { causedBy, type Broker, type Caller } from './broker.ts'
+import { causedBy, type Broker } from './broker.ts'
+import { claimEnds, type ClaimOrEnding } from './claim.ts'
 import { commit } from './commit.ts'
 import { disableMany } from './disable.ts'
-import { claimEnds, describeGrant, endClaimed, endCredential, type ClaimOrEnding } from './end.ts'
+import { endClaimed, endCredential } from './end.ts'
+import { describeGrant, schedule } from './ending.ts'
 import { orderEnd } from './release.ts'
 import { endUnclaimed } from './unrecorded.ts'
-
-const schedule: Caller = { actor: { kind: 'stint', id: 'sweep' } }
 
 /** One commit changes no more than that, so that new grants do not wait for it: some milliseconds' worth. */
 const perCommit = 50

@@ -67,7 +67,7 @@ export const githubAppConnector: Connector = {
       if (!token.success) throw new ConnectorError({ outcome: 'unknown', publicMessage: `GitHub has made ${what}, but its answer cannot be read.` })
       const made = tokenScope.safeParse(answer.body)
       const excess = describeExcess(made.data, `${owner}/${repository}`, asked)
-      const expiresAtMs = made.success ? Date.parse(made.data.expires_at) : nowMs + tokenSecondsMax * 1000
+      const expiresAtMs = judgeExpiry(made.data?.expires_at, nowMs)
       const held: Handle = { token: token.data.token, minted_at_ms: nowMs, expires_at_ms: expiresAtMs }
       if (excess === undefined) return writeMinted(held, config.api_url, `${owner}/${repository}`)
       await endUnused(held, signal)
@@ -169,6 +169,12 @@ function writeMinted(held: Handle, apiUrl: string, fullName: string): Minted {
     handle: new Secret(JSON.stringify(held)),
     diesAtMs: held.expires_at_ms,
   }
+}
+
+/** When a token dies that was made just now, by GitHub's word; a clock that is wrong says nothing, and an hour is what tokens have. */
+function judgeExpiry(said: string | undefined, nowMs: number): number {
+  const [saidMs, lastMs] = [Date.parse(said ?? ''), nowMs + tokenSecondsMax * 1000]
+  return saidMs > nowMs && saidMs < lastMs + clockMsMax ? saidMs : lastMs
 }
 
 /** The variables by which gh, Octokit and the like take a token for that API, and know the host and the repository. */

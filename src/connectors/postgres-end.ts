@@ -122,9 +122,28 @@ async function terminate({ query }: Session, oid: number): Promise<void> {
 
 /** Of a role that is disabled already: what goes wrong here does not leave it as dangerous as it was, and the sentence says so. */
 async function dropRole(server: PostgresServer, session: Session, role: RoleToEnd, oid: number, signal: AbortSignal): Promise<void> {
-  await clearRole(server, session, role, oid, signal).catch((error: unknown) => {
-    throw isConflict(error) || isLost(error) ? error : describeObstacle(error, role)
-  })
+  try {
+    await clearRole(server, session, role, oid, signal)
+  } catch (error) {
+    if (isConflict(error) || isLost(error)) throw error
+    const holders = sqlState(error) === '55P03' ? await listHolders(session, oid).catch(() => []) : []
+    throw describeObstacle(error, role, holders)
+  }
+}
+
+const holdersListed = 5
+
+/** Who holds locks on a role, or on what it owns in the URL's database: an agent among them may do so on purpose. */
+async function listHolders({ query }: Session, oid: number): Promise<readonly string[]> {
+  const rows = await query<{ name: string }>(
+    `select distinct a.usename as name from pg_locks l join pg_stat_activity a on a.pid = l.pid
+      where l.granted and l.pid <> pg_backend_pid() and a.usename is not null and (
+        (l.locktype = 'object' and l.classid = 'pg_authid'::regclass and l.objid = $1)
+        or (l.locktype = 'relation' and l.relation in (select oid from pg_class where relowner = $1)))
+      order by 1 limit ${holdersListed}`,
+    [oid],
+  )
+  return rows.map(({ name }) => name)
 }
 
 async function clearRole(server: PostgresServer, session: Session, role: RoleToEnd, oid: number, signal: AbortSignal): Promise<void> {
@@ -221,12 +240,15 @@ async function rollBackPrepared({ query }: Session, name: string, gids: readonly
   }
 }
 
-function describeObstacle(error: unknown, { name, reassignTo }: RoleToEnd): ConnectorError {
+function describeObstacle(error: unknown, { name, reassignTo }: RoleToEnd, holders: readonly string[]): ConnectorError {
   const why = (): string => {
     const [state, said] = [sqlState(error), quoteAnswer(error)]
     if (error instanceof ConnectorError && state === '') return error.publicMessage
     if (state === '42704') return `there is no role ${reassignTo} to own what it has made (reassign_to), and an admin creates it.`
-    if (state === '55P03') return `others hold locks on what it owns (${said}), and it is worth another try.`
+    if (state === '55P03') {
+      const who = holders.length === 0 ? 'others hold' : `${holders.map(escapeIdentifier).join(', ')} ${holders.length === 1 ? 'holds' : 'hold'}`
+      return `${who} locks on it or on what it owns (${said}): it goes when they end their transactions, or are ended.`
+    }
     if (state === '57014') return `it has so much that the server did not get through it in time (${said}): each try comes further.`
     if (state === '42501') return `a right is missing (${said}), and \`stint tool check\` says which.`
     if (state === '2BP01') return `somebody gave it rights that only they can take back (${said}): an admin runs DROP OWNED BY ${escapeIdentifier(name)} in each of those databases.`

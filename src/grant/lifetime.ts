@@ -13,11 +13,11 @@ const retryMsMax = 600_000
 /**
  * How long to wait after a try to end a grant that failed, the first one being 1: three times longer each time, from a second to ten minutes, less
  * up to half of it by chance (`random` of 0 to 1), so that what failed together is not tried again together. Never less than
- * the outside system asked for, if it did, up to an hour.
+ * the outside system asked for, if it did, up to ten minutes.
  */
 export function retryDelayMs(tries: number, random: number, retryAfterSeconds = 0): number {
   const delayMs = Math.min(retryMsMax, firstRetryMs * 3 ** (tries - 1)) * (1 - random / 2)
-  return Math.max(delayMs, Math.min(retryAfterSeconds, 3_600) * 1000)
+  return Math.max(delayMs, Math.min(retryAfterSeconds * 1000, retryMsMax))
 }
 
 /**

@@ -158,6 +158,17 @@ export async function listDueTools(db: Kysely<Schema>, nowMs: number): Promise<s
   return rows.map(({ tool }) => tool)
 }
 
+/** Makes every end that somebody has claimed due now: whoever claimed it is gone. Returns how many there were. */
+export async function releaseClaims(tx: Kysely<Schema>, nowMs: number): Promise<number> {
+  const { numUpdatedRows } = await tx
+    .updateTable('credential')
+    .set({ owner: null, lease_until: null, due_at: formatTime(nowMs) })
+    .where('state', '=', 'ending')
+    .where('owner', 'is not', null)
+    .executeTakeFirstOrThrow()
+  return Number(numUpdatedRows)
+}
+
 /** Where a look at what is due came to. */
 export interface DueCursor {
   readonly grant: string

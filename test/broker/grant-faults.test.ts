@@ -243,4 +243,21 @@ describe('A tool that is asked by HTTP and', () => {
     expect((await look({ broker, agent }, lent.grant)).state).toBe('revoked')
     expect(await upstream.isActive(String(lent.credential['access_token']))).toBe(false)
   })
+
+  test('asks for a wait that is longer than the token lives is not asked again once it has died', async () => {
+    const upstream = await startUpstream()
+    const rules = '@id("works")\npermit (principal in Team::"support", action, resource);\n'
+    const broker = await startBroker('sqlite', { env: { CRM_SECRET: upstream.clientSecret }, policies: new Map([['tools/crm.yaml', crm(upstream.issuer)], ['rules.cedar', rules]]) })
+    const agent = await broker.register('bot')
+    const lent = await lend(broker, agent, { tool: 'crm', actions: ['contacts.read'], ttl_seconds: 60 })
+    upstream.intercept('/token/revocation', async () => ({ status: 429, headers: { ...asJson, 'retry-after': '86400' }, body: '{}' }))
+    const { body } = await call(broker, agent, 'DELETE', `/v1/grants/${lent.grant}`)
+    const { next_try_at: nextAt, may_live_until: untilAt } = await look({ broker, agent }, lent.grant)
+    expect([body.outcome, untilAt]).toEqual([expect.stringMatching(/^(?:retrying|lives_until)$/), expect.any(String)])
+    // Ten minutes are the longest wait, and what has died needs none.
+    expect(Date.parse(nextAt)).toBeLessThanOrEqual(Math.min(Date.parse(untilAt), broker.clock.nowMs() + 600_000))
+    await passTime(broker, Date.parse(untilAt) - broker.clock.nowMs())
+    for (let i = 0; i < 8; i++) await passTime(broker, 600_000)
+    expect((await look({ broker, agent }, lent.grant)).state).toMatch(/^(?:revoked|expired)$/)
+  })
 })

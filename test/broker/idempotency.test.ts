@@ -164,7 +164,7 @@ describePostgres('A request that comes again with its Idempotency-Key', (postgre
     const first = await lend(broker, agent, wish, key())
     await wire.stop()
     const answer = await ask(broker, agent, wish, key())
-    expect(answer).toMatchObject({ status: 409, body: { detail: expect.stringMatching(new RegExp(`^What this Idempotency-Key gave before, ${first.grant}, is not ended yet: its end is tried again`)) } })
+    expect(answer).toMatchObject({ status: 409, body: { detail: expect.stringMatching(new RegExp(`^What this Idempotency-Key gave before, ${first.grant}, is not ended yet: it lives until its tool has ended it, which is asked for again and again, next at 2026-01-15T\\d\\d:`)) } })
     expect(await listGrants(lending)).toEqual([{ grant: first.grant, state: 'ending' }])
     // Stuck is what nobody tries any more.
     await exhaustTries(broker, 1)

@@ -41,11 +41,31 @@ describePostgres('The sweeper', (postgres) => {
     void call(broker, agent, 'DELETE', `/v1/grants/${lent.grant}`)
     await died.promise
     dying = false
+    // One process has the database: whoever had claimed it is gone, and nobody waits for the lease.
     const next = await startBeside(lending)
-    await passTime(next, 61_000)
+    await passTime(next, 0)
     expect((await look({ broker: next, agent }, lent.grant)).state).toBe('revoked')
     expect(await opens(lending, lent)).toBe(false)
     expect(await lifeOf(next, lent.grant)).toEqual(['grant.minting', 'grant.activated', 'grant.revoked', 'grant.ended'])
+  })
+
+  test('of another process that has died over an end is waited for, and who revokes meanwhile cuts the credential off at once', async () => {
+    let dying = true
+    const died = Promise.withResolvers<string>()
+    const lending = await startLending(postgres, { pass: (at, grant) => (at === 'end_claimed' && dying ? (died.resolve(grant), new Promise(() => undefined)) : undefined) })
+    const { broker, agent } = lending
+    const lent = await lend(broker, agent, wish)
+    void call(broker, agent, 'DELETE', `/v1/grants/${lent.grant}`)
+    await died.promise
+    dying = false
+    const next = await startBeside(lending)
+    await passTime(next, 1_000)
+    expect(await opens(lending, lent)).toBe(true)
+    expect((await admin(next, 'POST', '/v1/revocations', { grant: lent.grant })).body.grants).toEqual([expect.objectContaining({ grant: lent.grant, outcome: 'retrying' })])
+    expect(await opens(lending, lent)).toBe(false)
+    await passTime(next, 61_000)
+    expect((await look({ broker: next, agent }, lent.grant)).state).toBe('revoked')
+    expect(await listRoles(lending)).toEqual([])
   })
 
   test('carries a revocation of many on whose process died right after it was recorded', async () => {

@@ -435,6 +435,18 @@ describe('an end', () => {
     expect(github.requests.length - before).toBe(1)
   })
 
+  test.each([
+    ['long ago', '2020-01-01T00:00:00Z'],
+    ['in years', '2099-01-01T00:00:00Z'],
+  ])('of one that GitHub says dies %s is asked for all the same: a clock that is wrong says nothing', async (_, expiresAt) => {
+    const { clock, github, mint, revoke } = await open()
+    github.fail(makeToken, { body: (made) => ({ ...made, expires_at: expiresAt }) })
+    const { handle, diesAtMs } = await mint()
+    expect(diesAtMs).toBe(clock.nowMs() + 3_600_000)
+    expect(await revoke(handle)).toEqual({ status: 'ended' })
+    expect(github.tokens()).toEqual([])
+  })
+
   test('without the token says until when it lives at most', async () => {
     const { clock, revoke } = await open()
     expect(await revoke(undefined)).toEqual({ status: 'lives_until', untilMs: clock.nowMs() + 3_600_000 })
