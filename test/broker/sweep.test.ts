@@ -59,7 +59,8 @@ describePostgres('The sweeper', (postgres) => {
     await died.promise
     dying = false
     const next = await startBeside(lending)
-    await passTime(next, 1_000)
+    next.clock.advance(1_000)
+    await next.scheduler.tick()
     expect(await opens(lending, lent)).toBe(true)
     expect((await admin(next, 'POST', '/v1/revocations', { grant: lent.grant })).body.grants).toEqual([expect.objectContaining({ grant: lent.grant, outcome: 'retrying' })])
     expect(await opens(lending, lent)).toBe(false)
