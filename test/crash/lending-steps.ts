@@ -173,12 +173,14 @@ export async function renew(lending: Lending, lent: Lent): Promise<void> {
   const { book, random, nowMs } = lending
   const before = stateOfLent(book, lent, nowMs())
   const ttl = random.chance(0.3) ? 10 + random.below(60) : 300 + random.below(6_000)
-  const endsLater = lent.expiresAtMs + 5_000 < nowMs() + ttl * 1000 && nowMs() < lent.issuedAtMs + 7_200_000 - ttl * 1000 - 60_000
+  const [askedMs, mayLast] = [nowMs(), nowMs() < lent.issuedAtMs + 7_200_000 - ttl * 1000 - 60_000]
   lent.renewing++
   const answer = await sendAs(lending, lent.asked.agent, { method: 'POST', path: `/v1/grants/${lent.grant}/renew`, json: { ttl_seconds: ttl } })
   // It stays unknown what became of one that was not answered, or not done by the tool.
   if (answer === undefined || (answer.status !== 0 && isExcused(lending, 'a renewal', answer))) return
   lent.renewing--
+  // Another one, at the same time or never answered, may have asked for more.
+  const endsLater = mayLast && lent.renewing === 0 && lent.expiresAtMs + 5_000 < askedMs + ttl * 1000
   if (answer.status === 200) {
     lent.expiresAtMs = Math.max(lent.expiresAtMs, Date.parse(String(answer.body['expires_at'])))
     book.counts.renewed++
