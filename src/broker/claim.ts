@@ -4,7 +4,8 @@ import { leaseMs } from '../grant/lifetime.ts'
 import { formatTime } from '../kernel/clock.ts'
 import type { Tool } from '../policy/catalog.ts'
 import type { Outcome } from '../storage/change.ts'
-import { findCredential, noteCredential, releaseClaims, stepCredential, type EndCause, type StoredCredential } from '../storage/credentials.ts'
+import { findCredential, noteCredential, stepCredential, type EndCause, type StoredCredential } from '../storage/credentials.ts'
+import { releaseClaims } from '../storage/due-credentials.ts'
 import { findGrant, type StoredGrant } from '../storage/grants.ts'
 import { causedBy, type Broker } from './broker.ts'
 import { commit } from './commit.ts'
@@ -52,7 +53,7 @@ export async function takeOverClaims(broker: Broker): Promise<void> {
   if (result > 0) broker.log.info('ends that were under way when the process before this one stopped are gone on with', { count: result })
 }
 
-/** How a lost mint of this tool is undone; `undefined` for a tool that cannot be opened, which the claim then meets as well. */
+/** How a lost mint of this tool is undone. Of one that cannot be opened now the end is tried all the same, and tells why. */
 export function openUndo({ tools }: Pick<Broker, 'tools'>, tool: Tool): OpenTool['undo'] {
   try {
     return tools.open(tool).undo

@@ -1,16 +1,7 @@
 import { setTimeout } from 'node:timers/promises'
 import type { Events } from '../storage/change.ts'
-import {
-  findCovered,
-  findCredential,
-  findDue,
-  findOfStopped,
-  listDueTools,
-  listRevocationsAfter,
-  readCarried,
-  writeCarried,
-  type DueCursor,
-} from '../storage/credentials.ts'
+import { findCredential } from '../storage/credentials.ts'
+import { findCovered, findDue, findOfStopped, listDueTools, listRevocationsAfter, readCarried, writeCarried, type DueCursor } from '../storage/due-credentials.ts'
 import { findGrant, markGrantRevoked } from '../storage/grants.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { causedBy, type Broker } from './broker.ts'

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
-import { findCovered, findDue, insertIntent, listDueTools, noteCredential, stepCredential } from '../../src/storage/credentials.ts'
+import { insertIntent, noteCredential, stepCredential } from '../../src/storage/credentials.ts'
+import { findCovered, findDue, listDueTools } from '../../src/storage/due-credentials.ts'
 import { insertRevocation, type RevocationSelector } from '../../src/storage/grants.ts'
 import type { Ledger } from '../../src/storage/ledger.ts'
 import { createTestDatabase, describeEngines } from '../harness.ts'
