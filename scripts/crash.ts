@@ -1,5 +1,5 @@
 // `npm run crash`: brokers under load are killed with SIGKILL and started again. `npm run crash -- --help` tells more.
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -149,10 +149,15 @@ if (values.help) {
       stopping.abort()
     })
   }
+  // Run by root, a PostgreSQL has a user of its own, who must be able to walk through to its data.
+  chmodSync(folder, 0o711)
   const reports: (CrashReport | LendingReport)[] = []
   for (const engine of chosen) {
     if (stopping.signal.aborted) break
-    const run = { engine, ...limits, seed, folder, signal: stopping.signal }
+    // Either may have a PostgreSQL: for the log, or as the tool.
+    const own = join(folder, engine)
+    mkdirSync(own)
+    const run = { engine, ...limits, seed, folder: own, signal: stopping.signal }
     if (values.connectors) {
       const report = await runLendingRounds({ ...run, onRound: tellLendingRound })
       reports.push(report)
