@@ -137,6 +137,9 @@ export async function compose(parts: Parts): Promise<Composition> {
       nowMs: ledger.nowMs,
       readSecret: createSecretReader({ ...secrets, env: parts.env ?? process.env, own: parts.ownSecrets ?? [] }),
       custody,
+      denyLists: { deny: notYet, findCutOff: async () => undefined },
+      sealedVersions: { find: notYet, create: notYet, promote: notYet, abandon: notYet, retire: notYet },
+      signWebIdentity: notYet,
     },
   })
   let draining = false
@@ -220,6 +223,8 @@ export async function compose(parts: Parts): Promise<Composition> {
     },
   }
 }
+
+const notYet = () => Promise.reject(new Error('not there yet'))
 
 /** The hash of the log's first entry, which is there as soon as the log is open. */
 async function readFirstLeaf({ read }: Database): Promise<Uint8Array> {

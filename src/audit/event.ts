@@ -108,10 +108,23 @@ export type AuditEvent =
   /** An operator's change, or with `workload` one that a workload wanted to make of itself. */
   | (Common & { type: 'change.refused'; method: string; route: string; code: string; detail: string; workload?: string })
   | (Common & { type: 'policy.rejected'; problems: number; first_problem: string })
-  | (Common & { type: 'key.created'; use: 'token' | 'seal' | 'checkpoint'; alg: string; kid?: string; version?: number; signs_from?: string; reason?: string })
+  | (Common & { type: 'key.created'; use: 'token' | 'seal' | 'checkpoint'; alg: string; kid?: string; version?: number; signs_from?: string; seals_from?: string; reason?: string })
   /** From `verify_until` on nothing that the key has signed is accepted any more. */
   | (Common & { type: 'key.replaced'; use: 'token'; kid: string; successor: string; verify_until: string })
-  | (Common & { type: 'key.erased'; use: 'token'; kid: string })
+  | (Common & { type: 'key.erased'; use: 'token' | 'seal'; kid?: string; version?: number })
+  /** The root key named `root` wraps the sealing keys of these versions from now on. */
+  | (Common & { type: 'key.rewrapped'; root: string; versions: readonly number[] })
+  /** The replacement of a long-lived secret was begun: `id` names this run of it. */
+  | (Common & { type: 'rotation.begun'; rotation: string; id: string; reason: 'schedule' | 'revocation' | 'leak' | 'request'; detail?: string })
+  /** `version` is in force, in place of `replaced`. */
+  | (Common & { type: 'rotation.finished'; rotation: string; id: string; version: string; replaced?: string })
+  /** It came to nothing, and what was in force still is. */
+  | (Common & { type: 'rotation.failed'; rotation: string; id: string; step: string; detail: string })
+  /** A version that was replaced opens nothing any more. */
+  | (Common & { type: 'rotation.retired'; rotation: string; version: string })
+  | (Common & { type: 'rotation.overdue'; rotation: string; due_at: string })
+  /** An admin had everything denied that was made before that time on the role behind the tool. */
+  | (Common & { type: 'tool.cut_off'; tool: string; before: string; bystanders: number; reason?: string })
   | (Common & {
       type: 'audit.exported'
       format: 'jsonl' | 'csv'
@@ -150,8 +163,8 @@ export type AuditEvent =
   | (OfGrant & { type: 'grant.unknown'; detail: string; may_live_until: string })
   /** The same credential for longer. */
   | (OfRequest & { type: 'grant.renewed'; grant: string; expires_at: string; decision: DecisionRecord })
-  /** It opens nothing any more: the tool has confirmed it, or its own time is over. */
-  | (OfGrant & { type: 'grant.ended'; cause: 'revoked' | 'expired' | 'undone'; effect: 'immediate' | 'propagating' | 'introspection' | 'expiry' })
+  /** It opens nothing any more, or from `effective_by` on: the tool has confirmed it, or its own time is over. */
+  | (OfGrant & { type: 'grant.ended'; cause: 'revoked' | 'expired' | 'undone'; effect: 'immediate' | 'propagating' | 'introspection' | 'expiry'; effective_by?: string })
   /** It cannot be ended before that time, whatever is done. */
   | (OfGrant & { type: 'grant.outlives'; may_live_until: string })
   /** The tool has refused to end it so often that nobody tries any more: somebody has to look. */
@@ -229,9 +242,16 @@ export const eventFields: { readonly [T in AuditEventType]: readonly FieldsOf<T>
   'policy.applied': ['policy_set', 'previous', 'policies', 'tools', 'cedar_version'],
   'change.refused': ['method', 'route', 'code', 'detail', 'workload'],
   'policy.rejected': ['problems', 'first_problem'],
-  'key.created': ['use', 'alg', 'kid', 'version', 'signs_from', 'reason'],
+  'key.created': ['use', 'alg', 'kid', 'version', 'signs_from', 'seals_from', 'reason'],
   'key.replaced': ['use', 'kid', 'successor', 'verify_until'],
-  'key.erased': ['use', 'kid'],
+  'key.erased': ['use', 'kid', 'version'],
+  'key.rewrapped': ['root', 'versions'],
+  'rotation.begun': ['rotation', 'id', 'reason', 'detail'],
+  'rotation.finished': ['rotation', 'id', 'version', 'replaced'],
+  'rotation.failed': ['rotation', 'id', 'step', 'detail'],
+  'rotation.retired': ['rotation', 'version'],
+  'rotation.overdue': ['rotation', 'due_at'],
+  'tool.cut_off': ['tool', 'before', 'bystanders', 'reason'],
   'audit.exported': ['format', 'selector', 'first', 'last'],
   'grant.issued': [...ofRequest, 'grant', 'audience', 'expires_at', 'ends', 'token_kid', 'renews', 'decision'],
   'grant.minting': [...ofRequest, 'grant', 'connector', 'expires_at', 'ends', 'renews', 'decision'],
@@ -239,7 +259,7 @@ export const eventFields: { readonly [T in AuditEventType]: readonly FieldsOf<T>
   'grant.failed': [...ofGrant, 'detail'],
   'grant.unknown': [...ofGrant, 'detail', 'may_live_until'],
   'grant.renewed': [...ofRequest, 'grant', 'expires_at', 'decision'],
-  'grant.ended': [...ofGrant, 'cause', 'effect'],
+  'grant.ended': [...ofGrant, 'cause', 'effect', 'effective_by'],
   'grant.outlives': [...ofGrant, 'may_live_until'],
   'grant.stuck': [...ofGrant, 'tries', 'detail'],
   'grant.retried': [...ofGrant, 'reason'],

@@ -31,7 +31,8 @@ export async function endClaimed(broker: Broker, claimed: ClaimOrEnding): Promis
   try {
     const handle = credential.handle && openHandle(broker, id, credential.handle)
     ended = await broker.tools.call(tool, async (open, signal) => {
-      const ending = open.revoke({ grant: id, ...(handle && { handle }), ...(credential.reference !== undefined && { reference: credential.reference }) }, signal)
+      const { reference, diesAtMs } = credential
+      const ending = open.revoke({ grant: id, ...(handle && { handle }), ...(reference !== undefined && { reference }), ...(diesAtMs !== undefined && { diesAtMs }) }, signal)
       ending.catch(() => undefined)
       await broker.pass('end_called', id)
       return ending
@@ -73,6 +74,11 @@ function recordEnded(broker: Broker, claimed: Claim, ended: Ended): Promise<Endi
       const result: Ending = { status: 'lives_until', untilMs }
       if (now.tries > 1 && now.diesAtMs === untilMs) return { result, unrecorded: 'housekeeping' }
       return { result, raisesEpoch: false, events: [{ type: 'grant.outlives', ...causedBy(schedule), ...describeGrant(grant), may_live_until: formatTime(untilMs) }] }
+    }
+    if (ended.status === 'waits') {
+      // No try that failed: somebody is at it.
+      await noteCredential(tx, grant.id, { problem: ended.why, dueAtMs: Math.max(ended.nextAtMs, timeMs + 1_000), tries: 0, owner: null, leaseUntilMs: null })
+      return { result: { status: 'retrying', problem: ended.why, nextAtMs: ended.nextAtMs }, unrecorded: 'housekeeping' }
     }
     return recordEnd(tx, grant, now, timeMs)
   })

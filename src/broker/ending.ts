@@ -1,4 +1,5 @@
 import type { AuditEvent } from '../audit/event.ts'
+import { formatTime } from '../kernel/clock.ts'
 import type { Outcome } from '../storage/change.ts'
 import { stepCredential, type StoredCredential } from '../storage/credentials.ts'
 import type { StoredGrant } from '../storage/grants.ts'
@@ -28,11 +29,13 @@ export type Tx = Parameters<typeof stepCredential>[0]
 /** The tool has confirmed it, or it has died by itself. */
 export async function recordEnd(tx: Tx, grant: StoredGrant, now: StoredCredential, timeMs: number): Promise<Outcome<Ending>> {
   await stepCredential(tx, now, now.cause === 'expired' ? 'end_expired' : 'end_revoked', { endedAtMs: timeMs, problem: null })
-  return { result: { status: 'ended' }, raisesEpoch: false, events: [describeEnd(grant, now)] }
+  return { result: { status: 'ended' }, raisesEpoch: false, events: [describeEnd(grant, now, timeMs)] }
 }
 
-function describeEnd(grant: StoredGrant, { cause = 'revoked', effect }: StoredCredential): AuditEvent {
-  return { type: 'grant.ended', ...causedBy(schedule), ...describeGrant(grant), cause, effect }
+function describeEnd(grant: StoredGrant, { cause = 'revoked', effect, delaySeconds, diesAtMs = Infinity }: StoredCredential, timeMs: number): AuditEvent {
+  // Nothing needs the tool's delay that dies before it is over.
+  const delay = delaySeconds === undefined || diesAtMs <= timeMs ? {} : { effective_by: formatTime(Math.min(diesAtMs, timeMs + delaySeconds * 1000)) }
+  return { type: 'grant.ended', ...causedBy(schedule), ...describeGrant(grant), cause, effect, ...delay }
 }
 
 /** Nobody tries any more, until somebody has looked. */

@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto'
 import type { Kysely } from 'kysely'
-import { ConnectorError, type Effect, type Minted } from '../connectors/connector.ts'
+import { ConnectorError, type Effect, type Minted, type OpenTool } from '../connectors/connector.ts'
 import { leaseMs } from '../grant/lifetime.ts'
 import type { GrantRequest } from '../grant/request.ts'
 import { formatTime } from '../kernel/clock.ts'
@@ -24,11 +24,13 @@ import { toolError } from './tool-error.ts'
 export interface Intent {
   readonly intent: string
   readonly workload: string
+  readonly owner: string
   readonly request: GrantRequest
   readonly requestId: string
   readonly issuedAtMs: number
   readonly expiresAtMs: number
   readonly effect: Effect
+  readonly delaySeconds?: number
   readonly renews?: string
 }
 
@@ -39,12 +41,13 @@ export function prepareIntent(broker: Broker, { principal: { workload }, policyS
   const id = newId('grant', nowMs, broker.random)
   const expiresAtMs = nowMs + request.ttlSeconds * 1000
   const renews = ask.renewal && { renews: ask.renewal.first }
-  let effect: Effect
+  let open: OpenTool
   try {
-    effect = broker.tools.open(tool).effect
+    open = broker.tools.open(tool)
   } catch (error) {
     throw toolError(error)
   }
+  const { effect, denying, delaySeconds } = open
   const also = ask.guard?.(workload.name).also?.(id)
   return {
     change: {
@@ -69,11 +72,13 @@ export function prepareIntent(broker: Broker, { principal: { workload }, policyS
           effect,
           owner: broker.processId,
           leaseUntilMs: place.timeMs + leaseMs,
+          ...(denying && { denying: { list: denying.list, untilMs: place.timeMs + denying.secondsMax * 1000 } }),
+          ...(delaySeconds !== undefined && { delaySeconds }),
         })
         await also?.(tx, place)
       },
     },
-    answer: ({ timeMs }: Place) => ({ intent: id, workload: workload.name, request, requestId: ask.requestId, issuedAtMs: timeMs, expiresAtMs, effect, ...renews }),
+    answer: ({ timeMs }: Place) => ({ intent: id, workload: workload.name, owner: workload.owner.team, request, requestId: ask.requestId, issuedAtMs: timeMs, expiresAtMs, effect, ...(delaySeconds !== undefined && { delaySeconds }), ...renews }),
   }
 }
 
@@ -93,6 +98,7 @@ export async function mintCredential(broker: Broker, intent: Intent): Promise<Gr
         {
           grant: intent.intent,
           workload: intent.workload,
+          owner: intent.owner,
           ...(request.task !== undefined && { task: request.task }),
           actions: request.actions.map((name) => actionOf(tool, name)),
           ...(request.target !== undefined && { target: request.target }),
@@ -137,7 +143,7 @@ async function recordMinted(broker: Broker, intent: Intent, minted: Minted): Pro
     ...(minted.handle && { handle: sealer.seal(minted.handle.reveal(), handlePlace(id)) }),
     ...(minted.reference !== undefined && { reference: minted.reference }),
     ...(minted.token && { tokenHash: hash('sha256', minted.token.reveal(), 'hex') }),
-    ...(minted.diesAtMs !== undefined && { diesAtMs: minted.diesAtMs }),
+    ...(minted.diesAtMs !== undefined && { diesAtMs: minted.diesAtMs, denyUntilMs: minted.diesAtMs }),
   }
   try {
     const { result, index } = await commit<'active' | 'ending' | 'over'>(broker, {
@@ -242,6 +248,7 @@ function describeMinted(intent: Intent, minted: Minted, effect: Effect, auditInd
     issuedAtMs: intent.issuedAtMs,
     expiresAtMs: Math.min(intent.expiresAtMs, minted.diesAtMs ?? Infinity),
     effect,
+    ...(intent.delaySeconds !== undefined && { delaySeconds: intent.delaySeconds }),
     ...(intent.renews !== undefined && { renews: intent.renews }),
     credential: minted.credential,
     environment: minted.environment,

@@ -21,6 +21,8 @@ export interface Granted {
   readonly issuedAtMs: number
   readonly expiresAtMs: number
   readonly effect: Effect
+  /** How long the tool takes to carry out its end, at most. */
+  readonly delaySeconds?: number
   /** The first grant, where this one is its renewal. */
   readonly renews?: string
   readonly credential: Readonly<Record<string, string | number | Secret>>

@@ -5,7 +5,7 @@ import { isOver } from '../grant/grant.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { Events } from '../storage/change.ts'
-import { findCredential } from '../storage/credentials.ts'
+import { findCredential, type StoredCredential } from '../storage/credentials.ts'
 import { countRevokedBy, hasGrants, insertRevocation, type RevocationSelector } from '../storage/grants.ts'
 import { findTouched, listTouched } from '../storage/revoked.ts'
 import { findWorkload, listWorkloadNames } from '../storage/workloads.ts'
@@ -41,6 +41,8 @@ export interface RevokedGrant {
   readonly outcome: 'revoked' | 'already_ended' | 'retrying' | 'lives_until' | 'stuck' | 'written_off'
   readonly effect: Effect
   readonly untilMs?: number
+  /** With `propagating`: until then the tool takes to carry it out everywhere. */
+  readonly effectiveByMs?: number
   readonly problem?: string
 }
 
@@ -213,10 +215,16 @@ async function describeOne(broker: Broker, id: string, by: { readonly first: num
   const ours = by !== undefined && revokedIndex >= by.first && revokedIndex <= by.last
   const problem = credential?.problem === undefined ? {} : { problem: credential.problem }
   if (state === 'written_off') return { ...common, outcome: 'written_off', ...problem }
-  if (isOver(state)) return { ...common, outcome: ours ? 'revoked' : 'already_ended' }
+  if (isOver(state)) return { ...common, outcome: ours ? 'revoked' : 'already_ended', ...describeDelay(credential) }
   if (state === 'stuck') return { ...common, outcome: 'stuck', ...problem }
   if (credential?.diesAtMs !== undefined && credential.handle === undefined) return { ...common, outcome: 'lives_until', untilMs: credential.diesAtMs, ...problem }
   if (credential?.diesAtMs !== undefined && credential.dueAtMs === credential.diesAtMs) return { ...common, outcome: 'lives_until', untilMs: credential.diesAtMs, ...problem }
   return { ...common, outcome: 'retrying', ...problem }
 }
 
+/** When what has ended opens nothing anywhere, where that is later than its end. */
+function describeDelay(credential: StoredCredential | undefined): { readonly effectiveByMs?: number } {
+  const { delaySeconds, endedAtMs, diesAtMs = Infinity } = credential ?? {}
+  if (delaySeconds === undefined || endedAtMs === undefined || diesAtMs <= endedAtMs) return {}
+  return { effectiveByMs: Math.min(diesAtMs, endedAtMs + delaySeconds * 1000) }
+}

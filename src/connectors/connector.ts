@@ -12,6 +12,8 @@ export interface MintRequest {
   /** The grant's id: 32 characters of `[a-z0-9_]`, unique for ever. What is made carries it, where the tool has a place for it. */
   readonly grant: string
   readonly workload: string
+  /** The team that answers for the workload. */
+  readonly owner: string
   readonly task?: string
   /** At least one, each with the settings that the connector's kind parsed. */
   readonly actions: readonly ToolAction[]
@@ -42,10 +44,18 @@ export interface Ending {
   readonly grant: string
   readonly handle?: Secret
   readonly reference?: string
+  /** When the tool ends it by itself, where it does. */
+  readonly diesAtMs?: number
 }
 
-/** `ended`: it opens nothing any more. `lives_until`: it cannot be ended before that time. */
-export type Ended = { readonly status: 'ended' } | { readonly status: 'lives_until'; readonly untilMs: number }
+/**
+ * `ended`: it opens nothing any more, or not after the tool's own delay where the effect is `propagating`. `lives_until`: it
+ * cannot be ended before that time. `waits`: its end is under way, for a reason in words, and is looked at again then.
+ */
+export type Ended =
+  | { readonly status: 'ended' }
+  | { readonly status: 'lives_until'; readonly untilMs: number }
+  | { readonly status: 'waits'; readonly why: string; readonly nextAtMs: number }
 
 /** Something that a connector made and found again in its tool. */
 export interface Made {
@@ -62,6 +72,12 @@ export interface Finding {
 /** A tool of the catalog, opened with its root credential. Every call ends when the signal does, with a `ConnectorError`. */
 export interface OpenTool {
   readonly effect: Effect
+  /** How long the tool takes to carry out what it has confirmed, at most, in seconds; with `propagating`, where it is known. */
+  readonly delaySeconds?: number
+  /** Where its credentials are denied once they are over, and for how long after a mint has begun that has to be, at most. */
+  readonly denying?: { readonly list: string; readonly secondsMax: number }
+  /** The long-lived secret behind the tool, where Stint replaces it by schedule. */
+  readonly rotation?: RotatableSecret
   /**
    * How a mint is undone whose answer was lost: by `revoke` with the grant's id alone, or not at all, so that what was made
    * lives for as long as the tool lets it: at most this many seconds.
@@ -86,6 +102,86 @@ export interface OpenTool {
   close(): Promise<void>
 }
 
+/** A version of a secret by its name, which tells nothing of its value. */
+export interface SecretVersion {
+  readonly version: string
+  readonly sinceMs: number
+}
+
+/** What came of trying a new value out. `why` is one sentence for an admin. */
+export type Tested = { readonly ok: true } | { readonly ok: false; readonly why: string }
+
+/**
+ * A secret that is replaced in four steps: `create` makes the new value and keeps it as the pending one, `set` has the system
+ * behind it accept it, `test` tries it out there, `finish` makes it the current one. Each may be repeated, by another process
+ * too, with the same result; `rotation` names the run that they belong to (a UUID). Throws `ConnectorError`.
+ */
+export interface RotatableSecret {
+  /** How long a value is to be current. */
+  readonly everySeconds: number
+  /** The version in force, and who else has begun to replace it, in words: that is left alone until it is over. */
+  look(signal: AbortSignal): Promise<{ readonly current?: SecretVersion; readonly foreign?: string }>
+  create(rotation: string, signal: AbortSignal): Promise<void>
+  set(rotation: string, signal: AbortSignal): Promise<void>
+  test(rotation: string, signal: AbortSignal): Promise<Tested>
+  /** Returns the version that is in force from then on, and the one that was before. */
+  finish(rotation: string, signal: AbortSignal): Promise<{ readonly version: string; readonly replaced?: string }>
+  /** Gives up the pending value of that run: the current one stays in force. */
+  abandon(rotation: string, signal: AbortSignal): Promise<void>
+  /**
+   * Has a version that was replaced open nothing any more. `leaked`: whatever it holds open is cut off, too. Absent where the
+   * system behind it does so by itself once there is another one.
+   */
+  retire?(version: string, options: { readonly leaked: boolean }, signal: AbortSignal): Promise<void>
+}
+
+/** What has to be denied in one place of a tool. */
+export interface Denials {
+  /** The grants that are over while the tool would let their sessions go on, in the order of their ids. */
+  readonly grants: readonly string[]
+  /** Everything that was made before that time is to be denied, by the word of an admin. */
+  readonly cutOffBeforeMs?: number
+}
+
+/** Lists of what a tool must deny: each is written whole from the broker's rows, by one process at a time. */
+export interface DenyLists {
+  /**
+   * Has `write` put the whole list into the tool with this grant in it; of several at once one may do it for all. Throws
+   * what `write` throws, and a `ConnectorError` where its turn does not come before the signal does.
+   */
+  deny(list: string, grant: string, write: (denials: Denials, signal: AbortSignal) => Promise<void>, signal: AbortSignal): Promise<void>
+  /** Until when nothing may be made, for it would be denied as soon as it is there; `undefined` where that is not so. */
+  findCutOff(list: string): Promise<number | undefined>
+}
+
+/** A version of a sealed secret, opened. */
+export interface OpenedVersion extends SecretVersion {
+  readonly value: Secret
+  /** The rotation that made it. */
+  readonly rotation?: string
+}
+
+/** The versions of a secret that Stint keeps sealed. What changes them is on record when it returns. Throws `ConnectorError`. */
+export interface SealedVersions {
+  find(name: string): Promise<{ readonly current?: OpenedVersion; readonly pending?: OpenedVersion; readonly previous?: OpenedVersion }>
+  /** Keeps a value as the pending version of that rotation; the first one counts, however often it is repeated. */
+  create(name: string, rotation: string, value: Secret): Promise<OpenedVersion>
+  /** The pending version of that rotation is the current one from then on, and that one the previous one. */
+  promote(name: string, rotation: string): Promise<{ readonly version: string; readonly replaced?: string }>
+  /** Erases the pending version of that rotation. */
+  abandon(name: string, rotation: string): Promise<void>
+  /** Erases a version that is not the current one. */
+  retire(name: string, version: string): Promise<void>
+}
+
+/** What a token for web identity federation says beside who it is from: OpenID Connect Core §2. */
+export interface WebIdentity {
+  readonly subject: string
+  readonly audience: string
+  readonly seconds: number
+  readonly claims: Readonly<Record<string, unknown>>
+}
+
 /** What a connector may use of the broker. */
 export interface ToolContext {
   /**
@@ -99,6 +195,10 @@ export interface ToolContext {
   readSecret(source: string, what: string): Promise<Secret>
   /** Uses a sealed secret that each use may replace, one use at a time over all processes; see `Custody`. */
   readonly custody: Custody
+  readonly denyLists: DenyLists
+  readonly sealedVersions: SealedVersions
+  /** Signs a JWT by which Stint itself proves who it is to a cloud that trusts its issuer. */
+  signWebIdentity(identity: WebIdentity): Promise<Secret>
 }
 
 /** What a single use of a secret that replaces itself came to. */

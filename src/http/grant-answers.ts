@@ -11,6 +11,7 @@ const effects = ['immediate', 'propagating', 'introspection', 'expiry'] as const
 const ends = z
   .strictObject({
     effect: z.enum(effects),
+    delay_seconds: z.int().optional().describe('How long the tool takes until that is carried out everywhere, at most.'),
     meaning: z.string().describe('The same in words.'),
   })
   .describe('How it ends before its time.')
@@ -40,6 +41,7 @@ export const revokedGrantAnswer = z.strictObject({
   outcome: z.enum(['revoked', 'already_ended', 'retrying', 'lives_until', 'stuck', 'written_off']),
   effect: z.enum(effects),
   until: z.iso.datetime().optional().describe('It cannot be ended before that.'),
+  effective_by: z.iso.datetime().optional().describe('The tool was told, and takes until then to carry it out everywhere.'),
   problem: z.string().optional().describe('Why the tool has not ended it yet.'),
 })
 export const givenBackAnswer = z.strictObject({ grants: z.array(revokedGrantAnswer), audit_index: z.int().optional() })
@@ -66,7 +68,7 @@ export const grantAnswer = z
   })
   .meta({ id: 'Grant' })
 
-export function describeGranted({ grant, request, issuedAtMs, expiresAtMs, renews, effect, credential, environment, auditIndex }: Granted) {
+export function describeGranted({ grant, request, issuedAtMs, expiresAtMs, renews, effect, delaySeconds, credential, environment, auditIndex }: Granted) {
   return {
     grant,
     tool: request.tool.name,
@@ -77,7 +79,7 @@ export function describeGranted({ grant, request, issuedAtMs, expiresAtMs, renew
     issued_at: formatTime(issuedAtMs),
     expires_at: formatTime(expiresAtMs),
     renews,
-    ends: describeEnds(effect),
+    ends: describeEnds(effect, delaySeconds),
     credential: reveal(credential),
     environment: reveal(environment),
     audit_index: auditIndex,
@@ -95,12 +97,13 @@ const meanings = {
   expiry: 'It cannot be ended before it expires.',
 } as const
 
-function describeEnds(effect: keyof typeof meanings) {
-  return { effect, meaning: meanings[effect] }
+function describeEnds(effect: keyof typeof meanings, delaySeconds?: number) {
+  return { effect, delay_seconds: delaySeconds, meaning: meanings[effect] }
 }
 
-export function describeRevoked({ grant, workload, tool, outcome, effect, untilMs, problem }: RevokedGrant) {
-  return { grant, workload, tool, outcome, effect, until: untilMs === undefined ? undefined : formatTime(untilMs), problem }
+export function describeRevoked({ grant, workload, tool, outcome, effect, untilMs, effectiveByMs, problem }: RevokedGrant) {
+  const time = (ms: number | undefined) => (ms === undefined ? undefined : formatTime(ms))
+  return { grant, workload, tool, outcome, effect, until: time(untilMs), effective_by: time(effectiveByMs), problem }
 }
 
 export function describeGrant({ grant, credential, state }: TouchedGrant) {
@@ -116,7 +119,7 @@ export function describeGrant({ grant, credential, state }: TouchedGrant) {
     state,
     issued_at: formatTime(grant.issuedAtMs),
     expires_at: formatTime(grant.expiresAtMs),
-    ends: describeEnds(credential?.effect ?? 'introspection'),
+    ends: describeEnds(credential?.effect ?? 'introspection', credential?.delaySeconds),
     reference: credential?.reference,
     may_live_until: lingers.includes(state) ? time(credential?.diesAtMs) : undefined,
     tries: credential?.tries,

@@ -24,6 +24,8 @@ export interface StoredCredential {
   readonly reference?: string
   readonly handle?: { readonly ciphertext: string; readonly version: number }
   readonly diesAtMs?: number
+  /** How long the tool takes to carry out its end. */
+  readonly delaySeconds?: number
   readonly problem?: string
   readonly endedAtMs?: number
 }
@@ -43,6 +45,9 @@ export interface Intent {
   readonly effect: Effect
   readonly owner: string
   readonly leaseUntilMs: number
+  /** Where it is denied once it is over, and until when that has to be at the latest. */
+  readonly denying?: { readonly list: string; readonly untilMs: number }
+  readonly delaySeconds?: number
 }
 
 export async function insertIntent(tx: Kysely<Schema>, intent: Intent): Promise<void> {
@@ -67,6 +72,9 @@ export async function insertIntent(tx: Kysely<Schema>, intent: Intent): Promise<
       handle_version: null,
       token_hash: null,
       dies_at: null,
+      deny_list: intent.denying?.list ?? null,
+      deny_until: intent.denying === undefined ? null : formatTime(intent.denying.untilMs),
+      delay_seconds: intent.delaySeconds ?? null,
       problem: null,
       ended_at: null,
     })
@@ -95,6 +103,8 @@ export interface CredentialChange {
   readonly handle?: { readonly ciphertext: string; readonly version: number } | null
   readonly tokenHash?: string | null
   readonly diesAtMs?: number
+  /** Kept only where there is a list that denies it. */
+  readonly denyUntilMs?: number
   readonly problem?: string | null
   readonly endedAtMs?: number
 }
@@ -139,6 +149,7 @@ function toColumns(change: CredentialChange): Partial<CredentialTable> {
     ...(change.handle !== undefined && { handle: change.handle?.ciphertext ?? null, handle_version: change.handle?.version ?? null }),
     ...(change.tokenHash !== undefined && { token_hash: change.tokenHash }),
     ...(change.diesAtMs !== undefined && { dies_at: formatTime(change.diesAtMs) }),
+    ...(change.denyUntilMs !== undefined && { deny_until: formatTime(change.denyUntilMs) }),
     ...(change.problem !== undefined && { problem: change.problem }),
     ...(change.endedAtMs !== undefined && { ended_at: formatTime(change.endedAtMs) }),
   }
@@ -202,6 +213,7 @@ function toCredential(row: Selectable<CredentialTable>): StoredCredential {
     ...(row.reference !== null && { reference: row.reference }),
     ...(row.handle !== null && row.handle_version !== null && { handle: { ciphertext: row.handle, version: row.handle_version } }),
     ...(row.dies_at !== null && { diesAtMs: readTime(row.dies_at) }),
+    ...(row.delay_seconds !== null && { delaySeconds: row.delay_seconds }),
     ...(row.problem !== null && { problem: row.problem }),
     ...(row.ended_at !== null && { endedAtMs: readTime(row.ended_at) }),
   }

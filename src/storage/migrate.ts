@@ -6,6 +6,7 @@ import { createFoundation } from './migrations/0001-foundation.ts'
 import { createOperation } from './migrations/0002-operation.ts'
 import { createProof } from './migrations/0003-proof.ts'
 import { createCredentials } from './migrations/0004-credentials.ts'
+import { createRotation } from './migrations/0005-rotation.ts'
 import type { Schema } from './schema.ts'
 
 function migrations(engine: Engine): Record<string, Migration> {
@@ -15,6 +16,7 @@ function migrations(engine: Engine): Record<string, Migration> {
     '0002-operation': { up: (db: Kysely<never>) => createOperation(db, engine) },
     '0003-proof': { up: (db: Kysely<never>) => createProof(db, engine) },
     '0004-credentials': { up: (db: Kysely<never>) => createCredentials(db, engine) },
+    '0005-rotation': { up: (db: Kysely<never>) => createRotation(db, engine) },
   }
 }
 
@@ -93,15 +95,17 @@ const privileges: Record<keyof Schema | 'schema_migration' | 'schema_migration_l
   enrolment: 'select, insert, update (ended_at, kid)',
   policy_set: 'select, insert',
   policy_in_force: 'select, insert, update',
-  sealing_key: 'select, insert',
-  signing_key: 'select, insert, update (sign_from, verify_until, sealed_private)',
+  sealing_key: 'select, insert, update (wrapped, root)',
+  signing_key: 'select, insert, update (sign_from, verify_until, sealed_private, sealed_version)',
   checkpoint: 'select, insert',
   cosignature: 'select, insert',
   tree_hash: 'select, insert',
-  credential: 'select, insert, update (state, cause, owner, lease_until, due_at, tries, reference, handle, handle_version, token_hash, dies_at, problem, ended_at)',
+  credential: 'select, insert, update (state, cause, owner, lease_until, due_at, tries, reference, handle, handle_version, token_hash, dies_at, deny_until, problem, ended_at)',
   renewal: 'select, insert',
   idempotency_key: 'select, insert, update (body_hash, grant_id, expires_at), delete',
-  sealed_secret: 'select, insert, update (sealed)',
+  sealed_secret: 'select, insert, update (sealed, sealed_version, stage)',
+  deny_list: 'select, insert, update',
+  rotation: 'select, insert, update',
   custody: 'select, insert, update',
   sweep: 'select, update',
   schema_migration: 'select',

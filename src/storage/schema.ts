@@ -26,6 +26,8 @@ export interface Schema {
   sealed_secret: SealedSecretTable
   custody: CustodyTable
   sweep: SweepTable
+  deny_list: DenyListTable
+  rotation: RotationTable
 }
 
 /** One row. Whoever holds its lock may append (the ledger alone does). */
@@ -167,8 +169,13 @@ interface PolicyInForceTable {
 
 interface SealingKeyTable {
   version: number
+  /** Empty once the key was erased. */
   wrapped: string
   created_at: string
+  /** The name of the root key that wrapped it; none where that was before root keys had names. */
+  root: string | null
+  /** From then on it seals, when every process has it; none: from its creation on. */
+  seals_from: string | null
 }
 
 interface SigningKeyTable {
@@ -238,6 +245,12 @@ export interface CredentialTable {
   token_hash: string | null
   /** Until then it may live whatever Stint does; none where Stint can end it. */
   dies_at: string | null
+  /** Where it is denied that it does anything, once it is over; none where it is ended by itself. */
+  deny_list: string | null
+  /** Until when it has to be denied: the latest end that the tool itself gives it. */
+  deny_until: string | null
+  /** How long the tool takes to carry out that it has ended, in seconds; none where it has no delay or names none. */
+  delay_seconds: number | null
   /** What went wrong last. */
   problem: string | null
   ended_at: string | null
@@ -261,13 +274,17 @@ interface IdempotencyKeyTable {
   expires_at: string
 }
 
-/** A secret that an admin handed over. The last version is the one in use; of earlier ones only the fact is kept. */
+/** One version of a secret that Stint keeps. Of a version that is in no stage only the fact is kept. */
 interface SealedSecretTable {
   name: string
   version: number
   sealed: string
   sealed_version: number
   created_at: string
+  /** `current`: in use. `pending`: to be the next. `previous`: may still open something. */
+  stage: string | null
+  /** The rotation that made it; none where an admin put it. */
+  rotation: string | null
 }
 
 /** A sealed secret that replaces itself when it is used. */
@@ -286,4 +303,55 @@ interface SweepTable {
   id: number
   /** The index of the last revocation of many that was carried to the credentials which it covers. */
   revocations_carried: number
+}
+
+/** Where a tool that cannot end a session is told which ones to deny: rendered whole from the credentials that name it. */
+interface DenyListTable {
+  id: string
+  /** The tool through which it was written last, and the policy set that describes it. */
+  tool: string
+  policy_set: string
+  /** The process that writes it, until `lease_until`. */
+  owner: string | null
+  lease_until: string | null
+  /** Whatever was made before is denied, by the word of an admin. */
+  cut_off_before: string | null
+  /** When somebody has to look at it next; none when it is empty. */
+  look_at: string | null
+  written_at: string | null
+  problem: string | null
+}
+
+/** The rotation of one thing: how it went last, how far the one under way has come, when the next is due. */
+interface RotationTable {
+  /** The tool's name, for a secret. */
+  name: string
+  tool: string | null
+  policy_set: string | null
+  /** The rotation that is under way. */
+  id: string | null
+  /** The step of it that is to be done next. */
+  step: string | null
+  /** Why it was begun: `schedule`, `revocation`, `leak`, `request`. */
+  reason: string | null
+  /** 1 where the version before must open nothing any more as soon as there is a new one. */
+  leaked: number
+  tries: number
+  started_at: string | null
+  finished_at: string | null
+  /** The version that is in force since, and the one that it replaced. */
+  version: string | null
+  replaced: string | null
+  /** When the replaced version is to open nothing any more; none once it does not. */
+  retire_at: string | null
+  /** When the next rotation is due by schedule. */
+  next_at: string | null
+  /** When somebody has to do something next. */
+  due_at: string | null
+  owner: string | null
+  lease_until: string | null
+  problem: string | null
+  failed_at: string | null
+  /** The due date of which it was announced that it was missed. */
+  overdue_announced: string | null
 }

@@ -105,7 +105,7 @@ describe('A production broker on SQLite', () => {
   test('is migrated, made an operator for, served over TLS, stopped, and served again with the same keys', async () => {
     const site = await createSite(sqlite)
     const migrated = await site.run(['migrate', '--config', site.file, '--admin', 'ada'])
-    expect(migrated).toMatchObject({ code: 0, out: expect.stringMatching(/^stint_op_\S+\n$/), err: expect.stringContaining('Ran 0001-foundation, 0002-operation, 0003-proof, 0004-credentials.') })
+    expect(migrated).toMatchObject({ code: 0, out: expect.stringMatching(/^stint_op_\S+\n$/), err: expect.stringContaining('Ran 0001-foundation, 0002-operation, 0003-proof, 0004-credentials, 0005-rotation.') })
     // A name is one operator's; a further admin is the way back where a credential was lost, and is recorded.
     expect(await site.migrate('--admin', 'ada')).toMatchObject({ code: 1, out: '', err: expect.stringMatching(/stint: The name ada is taken; names are never used twice.*\nNothing was made\. Another admin: --admin OTHER-NAME\. .*: stint operator rotate ada\n$/) })
     const further = await site.migrate('--admin', 'eve')
@@ -285,7 +285,7 @@ describe.skipIf(server.missing !== undefined)('A production broker on PostgreSQL
 
   test('is migrated by its owner, served by another role, and refuses to be served by one that could rewrite the log', async () => {
     const { site, write, serving, owner } = await createPostgresSite()
-    expect(await site.refuse()).toMatchObject({ code: 1, out: '', err: expect.stringMatching(/^stint: the database lacks 0001-foundation, 0002-operation, 0003-proof, 0004-credentials: run `stint migrate` first\n/) })
+    expect(await site.refuse()).toMatchObject({ code: 1, out: '', err: expect.stringMatching(/^stint: the database lacks 0001-foundation, 0002-operation, 0003-proof, 0004-credentials, 0005-rotation: run `stint migrate` first\n/) })
 
     const migrated = await site.migrate('--admin', 'ada')
     expect(migrated).toMatchObject({ code: 0, out: expect.stringMatching(/^stint_op_\S+\n$/) })

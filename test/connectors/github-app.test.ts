@@ -10,6 +10,7 @@ import { parseTool } from '../../src/policy/catalog.ts'
 import { startGithub, type Github, type GithubFault, type GithubOptions } from '../github.ts'
 import { createTestClock } from '../harness.ts'
 import { listen } from '../listen.ts'
+import { createToolContext } from './tool-context.ts'
 
 const signal = AbortSignal.timeout(60_000)
 const findInstallation = 'GET /repos/acme/website/installation'
@@ -49,7 +50,7 @@ actions:${actions}
   if ('problems' in parsed) throw new Error(inspect(parsed.problems))
   const { actions: known } = parsed.tool
   const readSecret = vi.fn<ToolContext['readSecret']>(async () => new Secret(privateKey ?? github.privateKey))
-  const tool = githubAppConnector.open(parsed.tool, { instance: 'abcd1234', nowMs: () => clock.nowMs(), readSecret, custody: { lend: () => Promise.reject(new Error('no custody')) } })
+  const tool = githubAppConnector.open(parsed.tool, createToolContext({ nowMs: () => clock.nowMs(), readSecret }))
   onTestFinished(() => tool.close())
   function ask(target: string | undefined, verbs: readonly string[] = ['issues.read']): MintRequest {
     const nowMs = clock.nowMs()
@@ -58,7 +59,7 @@ actions:${actions}
       if (action === undefined) throw new Error(verb)
       return action
     })
-    return { grant: 'grant_0123456789abcdefghijklmnop', workload: 'bot', actions: chosen, nowMs, expiresAtMs: nowMs + 600_000, ...(target !== undefined && { target }) }
+    return { grant: 'grant_0123456789abcdefghijklmnop', workload: 'bot', owner: 'support', actions: chosen, nowMs, expiresAtMs: nowMs + 600_000, ...(target !== undefined && { target }) }
   }
   return {
     clock,
@@ -581,7 +582,7 @@ actions: { read: { permissions: { issues: read } } }
 `)
   if ('problems' in parsed) throw new Error(inspect(parsed.problems))
   const key = pkcs1()
-  const tool = githubAppConnector.open(parsed.tool, { instance: 'abcd1234', nowMs: () => 0, readSecret: async () => new Secret(key), custody: { lend: () => Promise.reject(new Error('no custody')) } })
+  const tool = githubAppConnector.open(parsed.tool, createToolContext({ nowMs: () => 0, readSecret: async () => new Secret(key) }))
   onTestFinished(() => tool.close())
   expect(await tool.check(signal)).toEqual([{ ok: false, sentence: expect.stringContaining('plain http is for this machine alone, with private_network: true') }])
   expect(arrived).not.toHaveBeenCalled()

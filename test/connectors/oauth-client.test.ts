@@ -10,6 +10,7 @@ import { Secret } from '../../src/kernel/secret.ts'
 import { parseTool, type Tool } from '../../src/policy/catalog.ts'
 import { startBroker, type TestBroker } from '../broker.ts'
 import { keyAlgs, startUpstream, type Upstream, type UpstreamOptions } from '../upstream.ts'
+import { createToolContext } from './tool-context.ts'
 
 const admin = { actor: { kind: 'operator', id: 'test' } } as const
 const never = new AbortController().signal
@@ -53,7 +54,7 @@ async function setUp({ config = basic, credential = ({ clientSecret: secret }) =
   const openTool = (wrap = (custody: Custody): Custody => custody): OpenTool => {
     const custody = createCustody(broker.broker)
     const readSecret = createSecretReader({ ...broker.broker, env: {} })
-    const open = oauthClientConnector.open(tool, { instance: 'a1b2c3d4', nowMs: () => Date.now() + clock.aheadMs, readSecret, custody: wrap(custody) })
+    const open = oauthClientConnector.open(tool, createToolContext({ nowMs: () => Date.now() + clock.aheadMs, readSecret, custody: wrap(custody) }))
     onTestFinished(async () => {
       await open.close()
       await custody.close()
@@ -68,7 +69,7 @@ const put = ({ broker }: TestBroker, name: string, value: string) => putSecret(b
 function requestFor(tool: Tool, verbs: readonly string[] = ['contacts.read']): MintRequest {
   const actions = verbs.map((verb) => tool.actions.get(`crm:${verb}`) ?? expect.fail(`no action ${verb}`))
   const nowMs = Date.now()
-  return { grant: `grant_${'0'.repeat(26)}`, workload: 'bot', actions, nowMs, expiresAtMs: nowMs + 300_000 }
+  return { grant: `grant_${'0'.repeat(26)}`, workload: 'bot', owner: 'support', actions, nowMs, expiresAtMs: nowMs + 300_000 }
 }
 
 async function mint(open: OpenTool, tool: Tool, verbs?: readonly string[], signal = never) {
@@ -539,7 +540,7 @@ describe('The upstream', () => {
     const tool = parseCrm(upstream.issuer, basic)
     const open = oauthClientConnector.open(
       { ...tool, config: { ...(tool.config as object), private_network: false } },
-      { instance: 'a1b2c3d4', nowMs: Date.now, readSecret: createSecretReader({ ...broker.broker, env: {} }), custody: createCustody(broker.broker) },
+      createToolContext({ readSecret: createSecretReader({ ...broker.broker, env: {} }), custody: createCustody(broker.broker) }),
     )
     onTestFinished(() => open.close())
     expect(await failureOf(mint(open, tool))).toMatchObject({ outcome: 'nothing_done' })

@@ -7,6 +7,7 @@ import { newId } from '../../src/kernel/ids.ts'
 import { Secret } from '../../src/kernel/secret.ts'
 import { parseTool, type Tool } from '../../src/policy/catalog.ts'
 import { ownerUrl, type Server } from '../template.ts'
+import { createToolContext } from './tool-context.ts'
 
 const { escapeIdentifier: quote } = pg
 
@@ -88,12 +89,7 @@ config:
   reassign_to: ${heir}
   private_network: ${privateNetwork}
   ${config}`)
-      const opened = postgresConnector.open(tool, {
-        instance,
-        nowMs,
-        readSecret: async () => new Secret(typeof url === 'string' ? url : url()),
-        custody: { lend: () => Promise.reject(new Error('not used')) },
-      })
+      const opened = postgresConnector.open(tool, createToolContext({ instance, nowMs, readSecret: async () => new Secret(typeof url === 'string' ? url : url()) }))
       tools.set(opened, tool)
       onTestFinished(() => opened.close())
       return opened
@@ -126,7 +122,7 @@ export function within(ms = 20_000): AbortSignal {
 export function request(tool: OpenTool, { grant = newGrant(), verbs = ['read'], lifeMs = 600_000 }: { readonly grant?: string; readonly verbs?: readonly string[]; readonly lifeMs?: number } = {}): MintRequest {
   const actions = verbs.map((verb) => tools.get(tool)?.actions.get(`ledger:${verb}`)).filter((action) => action !== undefined)
   const nowMs = Date.now()
-  return { grant, workload: 'bot', actions, nowMs, expiresAtMs: nowMs + lifeMs }
+  return { grant, workload: 'bot', owner: 'support', actions, nowMs, expiresAtMs: nowMs + lifeMs }
 }
 
 /** What the agent gets: secrets as their text. */

@@ -44,7 +44,7 @@ describeEngines('Migrations', (engine) => {
     await runAsOwner(files, 'delete from schema_migration')
     await expect(checkMigrated(database.read, engine)).rejects.toMatchObject({
       code: 'config_invalid',
-      publicMessage: 'the database lacks 0001-foundation, 0002-operation, 0003-proof, 0004-credentials: run `stint migrate` first',
+      publicMessage: 'the database lacks 0001-foundation, 0002-operation, 0003-proof, 0004-credentials, 0005-rotation: run `stint migrate` first',
     })
   })
 
@@ -62,7 +62,7 @@ describeEngines('Migrations', (engine) => {
 test('A database that was never migrated lacks everything', async () => {
   const database = openSqlite({ file: join(createTestFolder(), 'stint.db') })
   await expect(checkMigrated(database.read, 'sqlite')).rejects.toMatchObject({ code: 'config_invalid' })
-  expect(await migrate(database.maintenance, 'sqlite')).toEqual(['0001-foundation', '0002-operation', '0003-proof', '0004-credentials'])
+  expect(await migrate(database.maintenance, 'sqlite')).toEqual(['0001-foundation', '0002-operation', '0003-proof', '0004-credentials', '0005-rotation'])
   await checkMigrated(database.read, 'sqlite')
   await database.close()
 })
@@ -74,7 +74,7 @@ test('Migrations of SQLite that do not come to their end leave nothing, so that 
   await expect(migrate(database.maintenance, 'sqlite')).rejects.toThrow('table checkpoint already exists')
   expect(await tables()).toEqual(['checkpoint'])
   await database.maintenance.schema.dropTable('checkpoint').execute()
-  expect(await migrate(database.maintenance, 'sqlite')).toEqual(['0001-foundation', '0002-operation', '0003-proof', '0004-credentials'])
+  expect(await migrate(database.maintenance, 'sqlite')).toEqual(['0001-foundation', '0002-operation', '0003-proof', '0004-credentials', '0005-rotation'])
   await database.close()
 })
 
@@ -117,7 +117,7 @@ describeEngines('A log from before checkpoints', (engine) => {
     expect(before).toHaveLength(301)
     await sql`insert into revocation (idx, workload, task, before_time) values (7, 'old-bot', null, null)`.execute(owner.maintenance)
 
-    expect(await migrate(owner.maintenance, engine)).toEqual(['0003-proof', '0004-credentials'])
+    expect(await migrate(owner.maintenance, engine)).toEqual(['0003-proof', '0004-credentials', '0005-rotation'])
     if (engine === 'postgres') await grantPrivileges(owner.maintenance, servingRole)
     await ledger.close()
     await owner.close()
