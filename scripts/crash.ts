@@ -4,10 +4,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { Engine } from '../src/storage/engine.ts'
+import { emulatorMissing } from '../test/aws/emulator.ts'
+import { runAwsRounds, type AwsReport } from '../test/crash/aws-rounds.ts'
 import { runLendingRounds, type LendingReport } from '../test/crash/lending-rounds.ts'
 import { runCrashRounds, type CrashReport } from '../test/crash/rounds.ts'
 
-const help = `Usage: npm run crash -- [--connectors] [--engine both] [--rounds 200] [--seconds 1800] [--seed N] [--json FILE]
+const help = `Usage: npm run crash -- [--connectors|--aws] [--engine both] [--rounds 200] [--seconds 1800] [--seed N] [--json FILE]
 
 Runs a broker in production mode, uses it hard, kills it with SIGKILL at a random
 moment (from 5 ms to 2 s after its first answer, while it starts, while it
@@ -39,11 +41,30 @@ and then its connections to the tool are cut. After each start and one sweep:
   - no grant is left between two states, and none is stuck
   - the offline verifier accepts the log
 
+With --aws the broker lends sessions of a role of AWS (an emulator), denies those that
+are over, and lends and replaces two secrets, which are passwords of a real PostgreSQL:
+one in Secrets Manager, one that it keeps itself. It dies at every point of that as
+well, and AWS's answers are lost now and then. After each kill, before the next start:
+
+  - every session of which an answer said that it was ended is denied in the role
+  - each secret has one version in force, and it logs in
+
+After the start and one sweep, while the clock goes on:
+
+  - every session that AWS was asked for is in the log before it; it is alive there,
+    or denied in the role, or dead; and no session that is alive is denied
+  - no rotation and no grant is left half-way; a value that was ended logs in no more,
+    and one that is lent afresh does
+  - the deny policies hold nothing else, and the offline verifier accepts the log
+
+AWS itself is not there: that it enforces what its policies say is not tested.
+
 Options:
   --connectors   lending and ending roles of PostgreSQL, as above
+  --aws          sessions of AWS, and secrets that are replaced, as above
   --engine E     sqlite, postgres, or both (default; PostgreSQL is started for it)
-  --rounds N     kills under load for each engine (default 200); with
-                 --connectors the engine is that of Stint's own database
+  --rounds N     kills under load for each engine (default 200); with --connectors
+                 and --aws the engine is that of Stint's own database
   --seconds S    begins no round after so many for each engine (default 1800)
   --seed N       what is done when; the same again for the same number, but for
                  what the speed of the machine decides
@@ -54,6 +75,7 @@ Ends with 1 where something was wrong; the database is kept then.
 
 const options = {
   connectors: { type: 'boolean', default: false },
+  aws: { type: 'boolean', default: false },
   engine: { type: 'string', default: 'both' },
   rounds: { type: 'string', default: '200' },
   seconds: { type: 'string', default: '1800' },
@@ -117,6 +139,31 @@ ${engine}: ${rounds} rounds on ${databases} databases in ${seconds.toFixed(0)} s
   ${problems.length === 0 ? 'nothing lost, nothing left' : `WRONG:\n    ${problems.join('\n    ')}`}`)
 }
 
+function tellAwsRound({ engine, rounds, kills, sessions, rotations, counts }: AwsReport): void {
+  const line = `${engine}: round ${rounds}, ${sum(kills)} kills, ${counts.received} credentials received, ${sessions.opened} sessions opened, ${rotations.ordered} rotations ordered`
+  if (onTerminal) process.stdout.write(`\r\x1b[K${line}`)
+  else if (rounds % 10 === 0) console.log(line)
+}
+
+function tellAwsEnd(report: AwsReport): void {
+  const { engine, seed, rounds, databases, kills, killsWhileRecovering, missed, clockMoves, entries, sessions, rotations, slowestStartMs, counts, seconds, problems } = report
+  if (onTerminal) process.stdout.write('\r\x1b[K')
+  const byPoint = Object.entries(kills).map(([point, count]) => `${count} ${point.replaceAll('_', ' ')}`)
+  console.log(`
+${engine}: ${rounds} rounds on ${databases} databases in ${seconds.toFixed(0)} s (seed ${seed})
+  killed         ${sum(kills)} times: ${byPoint.join(', ')}
+                 ${killsWhileRecovering} of them while clearing what the one before had left; ${missed} points were not reached in time
+  clock moved    ${clockMoves} times under load, and over the leases after each start
+  grants         ${counts.asked} asked for, ${counts.received} received, ${counts.unanswered} requests of all kinds unanswered, ${counts.repeated} sent again under their key
+  in use         ${counts.logins} logins, ${counts.givenBack} given back, ${counts.revocations} orders by an admin, ${counts.refusedLogins} logins refused of what was ended
+  cut            ${counts.cuts} times calls to AWS lost their answers, ${counts.toolFailures} requests failed by it
+  sessions       ${sessions.opened} opened, ${sessions.lost} of them given to nobody; ${sessions.denied} found denied (${counts.sweepsMore} more sweeps for what was put off)
+  rotations      ${rotations.ordered} ordered by an admin, ${rotations.begun} begun, ${rotations.finished} finished, ${rotations.failed} failed, ${rotations.resumed} resumed after a kill, ${rotations.retired} versions retired
+  checked        ${entries} entries
+  slowest start  ${slowestStartMs} ms
+  ${problems.length === 0 ? 'no session without a record, no secret without a version in force' : `WRONG:\n    ${problems.join('\n    ')}`}`)
+}
+
 function tellEnd(report: CrashReport): void {
   const { engine, seed, rounds, databases, kills, clockMoves, counts, tried, slowestStartMs, seconds, problems } = report
   if (onTerminal) process.stdout.write('\r\x1b[K')
@@ -135,6 +182,8 @@ ${engine}: ${rounds} rounds on ${databases} databases in ${seconds.toFixed(0)} s
 if (values.help) {
   process.stdout.write(help)
 } else {
+  if (values.aws && values.connectors) fail('--aws and --connectors are two runs: give one of them')
+  if (values.aws && emulatorMissing !== '') fail(`--aws needs an emulator: ${emulatorMissing}`)
   const engines: Record<string, readonly Engine[]> = { sqlite: ['sqlite'], postgres: ['postgres'], both: ['sqlite', 'postgres'] }
   const chosen = engines[values.engine] ?? fail(`--engine is sqlite, postgres or both, not ${values.engine}`)
   const limits = { rounds: readCount('rounds', values.rounds), seconds: readCount('seconds', values.seconds) }
@@ -151,14 +200,18 @@ if (values.help) {
   }
   // Run by root, a PostgreSQL has a user of its own, who must be able to walk through to its data.
   chmodSync(folder, 0o711)
-  const reports: (CrashReport | LendingReport)[] = []
+  const reports: (CrashReport | LendingReport | AwsReport)[] = []
   for (const engine of chosen) {
     if (stopping.signal.aborted) break
     // Either may have a PostgreSQL: for the log, or as the tool.
     const own = join(folder, engine)
     mkdirSync(own)
     const run = { engine, ...limits, seed, folder: own, signal: stopping.signal }
-    if (values.connectors) {
+    if (values.aws) {
+      const report = await runAwsRounds({ ...run, onRound: tellAwsRound })
+      reports.push(report)
+      tellAwsEnd(report)
+    } else if (values.connectors) {
       const report = await runLendingRounds({ ...run, onRound: tellLendingRound })
       reports.push(report)
       tellLendingEnd(report)
@@ -170,7 +223,7 @@ if (values.help) {
   }
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(reports, undefined, 2)}\n`)
   const wrong = reports.some(({ problems }) => problems.length > 0)
-  if (wrong) console.log(`\nThe database is kept in ${folder}. Again: npm run crash --${values.connectors ? ' --connectors' : ''} --seed ${seed}`)
+  if (wrong) console.log(`\nThe database is kept in ${folder}. Again: npm run crash --${values.connectors ? ' --connectors' : ''}${values.aws ? ' --aws' : ''} --seed ${seed}`)
   else rmSync(folder, { recursive: true })
   process.exitCode = wrong ? 1 : 0
 }

@@ -13,14 +13,21 @@ import { createPace } from './broker/pace.ts'
 import { createPolicyFolder, type PolicyFolderOptions } from './broker/reload-policy.ts'
 import type { SignInSettings } from './broker/sign-in.ts'
 import { createCustody } from './broker/custody.ts'
+import { createDenyLists } from './broker/deny-lists.ts'
+import { createSealedVersions } from './broker/sealed-versions.ts'
 import { createSecretReader } from './broker/secrets.ts'
-import { createTools, instanceOf } from './broker/tools.ts'
+import { createTools, instanceOf, type Tools } from './broker/tools.ts'
+import { takeOverRotations } from './broker/rotate.ts'
 import { createTurns } from './broker/turns.ts'
 import { createUnrecordedEndings } from './broker/unrecorded.ts'
+import { createWebIdentities } from './broker/web-identity.ts'
 import type { Pass } from './broker/waypoints.ts'
-import { connectors } from './connectors/registry.ts'
+import { connectors as builtInConnectors } from './connectors/registry.ts'
+import type { Connector } from './connectors/connector.ts'
 import type { Anchor } from './connectors/anchors/anchor.ts'
+import type { ToolContext } from './connectors/connector.ts'
 import { createIssuerKeys } from './crypto/issuer-keys.ts'
+import type { RootKey } from './crypto/root-key.ts'
 import { createApp, type AppOptions } from './http/app.ts'
 import { createTokenDoor, type Door } from './http/token-door.ts'
 import { createAuthenticator } from './identity/authenticate.ts'
@@ -48,7 +55,9 @@ export interface Parts {
   readonly trustDomain: string
   /** Open, and closed by `close()`. */
   readonly database: Database
-  readonly rootKey: Uint8Array
+  /** Wraps the sealing keys, and those that the previous one has wrapped. */
+  readonly rootKey: RootKey
+  readonly previousRootKey?: RootKey
   readonly log: Log
   /** Loopback without TLS, Host and Origin checked, policy files put in force at each start. */
   readonly development: boolean
@@ -59,6 +68,8 @@ export interface Parts {
   readonly proxies?: readonly string[]
   /** How long a key signs tokens until the next one takes over; 30 days by default. */
   readonly rotateKeysAfterDays?: number
+  /** How long a key seals until the next one takes over; 90 days by default. */
+  readonly rotateSealingKeysAfterDays?: number
   /** How people sign in with the account of their company, where they may. */
   readonly signIn?: SignInSettings
   /** Where OpenTelemetry traces go; none are made without it. */
@@ -69,7 +80,11 @@ export interface Parts {
   readonly env?: Environment
   /** Sources, as in a catalog, that are this broker's own and no tool's. */
   readonly ownSecrets?: readonly string[]
-  /** Told of each step of lending and ending, for tests that stop a broker there. */
+  /** The programs that rotators may run on this machine; none by default. */
+  readonly commands?: ToolContext['commands']
+  /** What opens tools; for tests that bring their own. */
+  readonly connectors?: readonly Connector[]
+  /** Told of each step of lending, ending and rotating, for tests that stop a broker there. */
   readonly pass?: Pass
   readonly clock?: Clock
   readonly random?: RandomBytes
@@ -118,8 +133,10 @@ export async function compose(parts: Parts): Promise<Composition> {
   }
   await openLog({ ledger, database, issuer, trustDomain, log }, caller)
   const signatures = createSignatureThread()
-  const keys = await openKeyStore({ database, ledger, random, rootKey: parts.rootKey, caller, signatures })
-  const checkpointKey = await openLogKey({ database, ledger, sealer: keys.sealer, trustDomain, caller })
+  const keys = await openKeyStore({ database, ledger, random, root: parts.rootKey, previous: parts.previousRootKey, caller, signatures })
+  const { sealingKeys } = keys
+  const { sealer } = sealingKeys
+  const checkpointKey = await openLogKey({ database, ledger, sealer, trustDomain, caller })
   const decider = createDecider({ slicesMax: 512, verdictsMax: 50_000 })
   const authenticate = createAuthenticator({ signatures })
   const knowledge = createKnowledge({ database, observe: ledger.observe, loadKeyring: keys.loadKeyring })
@@ -127,19 +144,22 @@ export async function compose(parts: Parts): Promise<Composition> {
     parts.policyFolder &&
     createPolicyFolder({ ...parts.policyFolder, broker: { ledger, database, knowledge, log, meter }, applyAtStart: parts.development })
   const anchoring = createAnchoring({ database, ledger, checkpointKey, log, meter }, parts.anchors ?? [])
-  const secrets = { database, sealer: keys.sealer }
+  const secrets = { database, sealer }
   const custody = createCustody({ ...secrets, ledger, random, log })
-  const tools = createTools({
+  const denyLists = createDenyLists({ database, ledger, knowledge, random, log, meter, tools: () => tools })
+  const tools: Tools = createTools({
     database,
-    connectors,
+    connectors: parts.connectors ?? builtInConnectors,
     context: {
       instance: instanceOf(await readFirstLeaf(database)),
       nowMs: ledger.nowMs,
       readSecret: createSecretReader({ ...secrets, env: parts.env ?? process.env, own: parts.ownSecrets ?? [] }),
+      commands: parts.commands ?? new Map(),
+      log,
       custody,
-      denyLists: { deny: notYet, findCutOff: async () => undefined },
-      sealedVersions: { find: notYet, create: notYet, promote: notYet, abandon: notYet, retire: notYet },
-      signWebIdentity: notYet,
+      denyLists,
+      sealedVersions: createSealedVersions({ ...secrets, ledger }),
+      signWebIdentity: createWebIdentities({ issuer, knowledge, ledger, random }),
     },
   })
   let draining = false
@@ -151,18 +171,22 @@ export async function compose(parts: Parts): Promise<Composition> {
     knowledge,
     decider,
     authenticate,
-    sealer: keys.sealer,
+    sealer,
+    sealingKeys,
     checkpointKey,
     seenCheckpoint: createSeenCheckpoint(),
     anchoring,
     ...(policyFolder && { policyFolder }),
     tools,
+    denyLists,
     unrecorded: createUnrecordedEndings(),
     sweeping: new Map(),
+    rotating: { runs: new Map() },
     pace: createPace(),
     processId: newId('process', clock.nowMs(), random),
     pass: parts.pass ?? (() => undefined),
     rotateKeysAfterMs: (parts.rotateKeysAfterDays ?? 30) * 86_400_000,
+    rotateSealingKeysAfterMs: (parts.rotateSealingKeysAfterDays ?? 90) * 86_400_000,
     refusals: createRefusals({ ledger, clock, log, meter }),
     turns: createTurns(),
     exports: createExportPlaces(),
@@ -186,6 +210,7 @@ export async function compose(parts: Parts): Promise<Composition> {
   if (ledger.held === undefined) await signAtStart(broker)
   const policiesStarted = ledger.held === undefined
   if (policiesStarted) await takeOverClaims(broker).catch((error: unknown) => log.warn('ends that were under way go on when their leases are over', { error }))
+  if (policiesStarted) await takeOverRotations(broker).catch((error: unknown) => log.warn('rotations that were under way go on when their leases are over', { error }))
   if (policiesStarted) await policyFolder?.start()
   const scheduler = createScheduler({ clock, log, meter, jobs: jobsOf(broker, { custody, policiesStarted }) })
   const serving: AppOptions = {
@@ -210,9 +235,10 @@ export async function compose(parts: Parts): Promise<Composition> {
     async close() {
       draining = true
       await scheduler.stop()
-      await Promise.all(broker.sweeping.values())
+      await Promise.all([...broker.sweeping.values(), ...broker.rotating.runs.values()])
       await broker.refusals.flush(true)
       await custody.close()
+      await denyLists.close()
       await keepLast(broker)
       await ledger.close()
       await tools.close()
@@ -223,8 +249,6 @@ export async function compose(parts: Parts): Promise<Composition> {
     },
   }
 }
-
-const notYet = () => Promise.reject(new Error('not there yet'))
 
 /** The hash of the log's first entry, which is there as soon as the log is open. */
 async function readFirstLeaf({ read }: Database): Promise<Uint8Array> {

@@ -38,6 +38,42 @@ const anchor = z
     return z.NEVER
   })
 
+// The key itself, no alias: what an alias stands for can be changed.
+const kmsKeyPattern = /^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key\/[A-Za-z0-9-]{1,128}$/
+
+const rootKeyForm = {
+  from: source.optional().describe('Where 32 bytes come from, as base64 or hex: env:NAME, or file:/path with mode 0600. Make them with: openssl rand -base64 32'),
+  kms: z
+    .strictObject({
+      key: z.string().regex(kmsKeyPattern, 'must be the ARN of a KMS key, as in arn:aws:kms:eu-west-1:111122223333:key/…, and no alias\'s').describe('The ARN of a symmetric key. Stint needs kms:Encrypt and kms:Decrypt on it, with the credentials that the AWS SDK finds by itself.'),
+      endpoint: z.string().refine(isAnchorUrl, 'must be an https URL without user, query and fragment').optional().describe('In place of AWS\'s own address of the key\'s region, as for a VPC endpoint.'),
+    })
+    .optional()
+    .describe('A key that AWS KMS keeps.'),
+}
+const exactlyOneForm = { oneOf: [{ required: ['from'] }, { required: ['kms'] }] }
+
+/** What the two members say together: exactly one is there. */
+function pickRootKey<T>({ from, kms }: { readonly from?: string | undefined; readonly kms?: T | undefined }, context: z.RefinementCtx) {
+  if (from !== undefined && kms === undefined) return { from }
+  if (kms !== undefined && from === undefined) return { kms }
+  context.addIssue({ code: 'custom', message: 'must name one of from and kms' })
+  return z.NEVER
+}
+
+const previousRootKey = z.strictObject(rootKeyForm).meta(exactlyOneForm).transform(pickRootKey)
+
+const rootKey = z
+  .strictObject({
+    ...rootKeyForm,
+    previous: previousRootKey.optional().describe('The root key that is given up: what it has wrapped is wrapped by the new one, while Stint runs. stint keys rewrap says when it can go.'),
+  })
+  .meta(exactlyOneForm)
+  .transform(({ previous, ...form }, context) => {
+    if (JSON.stringify(previous) === JSON.stringify(form)) context.addIssue({ code: 'custom', message: 'must not be its own previous' })
+    return { ...pickRootKey(form, context), ...(previous && { previous }) }
+  })
+
 /** Every option of `stint.yaml`. The descriptions are what `stint config` prints. */
 export const configSchema = z.strictObject({
   issuer: issuer.describe('The address under which everybody reaches Stint: the OAuth issuer, and the audience of client assertions.'),
@@ -97,7 +133,7 @@ export const configSchema = z.strictObject({
     .max(16)
     .optional()
     .describe('What keeps each checkpoint of the log outside of the database, so that an older or another one in its place is noticed. On SQLite a file beside it by default; on PostgreSQL needed. [] for none.'),
-  root_key: from('the root key').describe('32 bytes, as base64 or hex, that wrap every sealed secret. Make it with: openssl rand -base64 32'),
+  root_key: rootKey.describe('Wraps the keys that seal every secret. Either 32 bytes from a file or from the environment, or a key of AWS KMS.'),
   policies: z
     .strictObject({
       folder: absolutePath.describe('Policy and catalog files, put in force at the first start.'),
@@ -135,6 +171,27 @@ export const configSchema = z.strictObject({
     .strictObject({ rotate_days: z.int().min(1).max(365).default(30).describe('How long a key signs tokens until the next one takes over.') })
     .prefault({})
     .describe('The keys that sign tokens.'),
+  sealing_keys: z
+    .strictObject({ rotate_days: z.int().min(1).max(365).default(90).describe('How long a key seals what the database keeps secret until the next one takes over; what it sealed is then sealed anew.') })
+    .prefault({})
+    .describe('The keys that the root key wraps, which seal secrets.'),
+  rotation: z
+    .strictObject({
+      commands: z
+        .array(
+          z.strictObject({
+            name: z.string().regex(/^[a-z][a-z0-9-]{0,62}$/, 'must be a name of lower-case letters, digits and dashes').describe('By which catalog files name it: rotator: { command: { name: … } }.'),
+            path: absolutePath.describe('The program, without symbolic links. It and its folders must be writable by nobody but root and the user that Stint runs as.'),
+            args: z.array(z.string().max(1_024).regex(/^[^\0]*$/, 'must not hold a zero byte')).max(32).default([]).describe('What it is always called with, before the step: create, set, test or retire.'),
+          }),
+        )
+        .max(64)
+        .refine((commands) => new Set(commands.map(({ name }) => name)).size === commands.length, 'must not hold a name twice')
+        .default([])
+        .describe('Programs on this machine that catalog files may name to replace secrets by. They run as the user that Stint runs as, and are handed the secrets on standard input.'),
+    })
+    .optional()
+    .describe('How secrets are replaced.'),
   limits: z
     .strictObject({
       refusals_per_minute_per_address: z

@@ -4,7 +4,11 @@ import type { BrokerCustody } from './broker/custody.ts'
 import { forgetRepeats } from './broker/idempotency.ts'
 import { keepReviewDates } from './broker/review.ts'
 import { revokeOnRecord } from './broker/revoke.ts'
+import { createKeyMover } from './broker/rewrap-keys.ts'
+import { advanceSealingKeys } from './broker/rotate-sealing-keys.ts'
 import { advanceSigningKeys } from './broker/rotate-signing-keys.ts'
+import { keepRotations } from './broker/rotate.ts'
+import { announceOverdue } from './broker/rotation-schedule.ts'
 import { forgetSessions } from './broker/sessions.ts'
 import { keepSweeping } from './broker/sweep.ts'
 import { recordUnrecorded } from './broker/unrecorded.ts'
@@ -38,9 +42,14 @@ export function jobsOf(broker: Broker, { custody, policiesStarted }: Started): r
     { name: 'end what is to end', everyMs: 500, run: () => keepSweeping(broker) },
     { name: 'mark secrets that were lost', everyMs: 5_000, run: () => custody.sweep() },
     { name: 'record what was ended unrecorded', everyMs: 2_000, run: () => recordUnrecorded(broker, ({ caller, target, reason }) => revokeOnRecord(broker, caller, target, reason)) },
+    { name: 'look after deny lists', everyMs: 5_000, run: () => broker.denyLists.lookAfter() },
     { name: 'forget idempotency keys', everyMs: 3_600_000, run: () => forgetRepeats(broker) },
     { name: 'keep review dates', everyMs: 5_000, run: () => keepReviewDates(broker) },
+    { name: 'rotate secrets', everyMs: 1_000, run: () => keepRotations(broker) },
+    { name: 'announce what is overdue', everyMs: 10_000, run: () => announceOverdue(broker) },
     { name: 'rotate signing keys', everyMs: 10_000, run: () => advanceSigningKeys(broker) },
+    { name: 'move sealing keys to the root key', everyMs: 10_000, run: createKeyMover(broker) },
+    { name: 'rotate sealing keys', everyMs: 10_000, run: () => advanceSealingKeys(broker) },
     // Each by itself: one that does not answer must not hold up the others.
     ...anchoring.listStates().map(({ name }) => ({ name: `keep checkpoints in ${name}`, everyMs: 1_000, run: () => anchoring.keep(name) })),
   ]
@@ -48,6 +57,8 @@ export function jobsOf(broker: Broker, { custody, policiesStarted }: Started): r
     ...committing.map((job) => ({ ...job, run: async () => (ledger.held === undefined ? job.run() : undefined) })),
     // So that what another process has put in force is loaded before a request needs it.
     { name: 'follow the epoch', everyMs: 500, run: () => knowledge.refresh().then(() => undefined, () => undefined) },
+    // Well within the time from the making of a key until it seals.
+    { name: 'load sealing keys', everyMs: 1_000, run: () => broker.sealingKeys.load() },
     { name: 'see whether a restored log was accepted', everyMs: 1_000, run: () => anchoring.settle() },
   ]
 }

@@ -10,7 +10,8 @@ import type { Anchor } from './connectors/anchors/anchor.ts'
 import { createFileAnchor } from './connectors/anchors/file.ts'
 import { createHttpAnchor } from './connectors/anchors/http.ts'
 import { createWitnessAnchor } from './connectors/anchors/witness.ts'
-import { createRootKeyFile, readRootKey } from './crypto/root-key.ts'
+import { createKmsRootKey } from './crypto/kms-root-key.ts'
+import { createRawRootKey, createRootKeyFile, readRootKey, type RootKey } from './crypto/root-key.ts'
 import { createHttpServer, type HttpServerOptions } from './http/server.ts'
 import { systemClock, type Clock } from './kernel/clock.ts'
 import { BrokerError } from './kernel/errors.ts'
@@ -30,13 +31,13 @@ export interface RunningBroker {
 /** Starts a broker in production. Makes nothing up: what the configuration lacks is a `config_invalid` error. `pass` is for tests. */
 export async function startProduction(config: Config, env: Environment, log: Log, clock: Clock = systemClock, pass?: Pass): Promise<RunningBroker> {
   const tls = config.tls && readTls(config.tls, env)
-  const rootKey = await openRootKey(config, env)
+  const rootKeys = await openRootKeys(config, env)
   const { database, explain } = openConfiguredDatabase(config, env, log, 'server')
   const parts: Parts = {
     issuer: config.issuer,
     trustDomain: config.trust_domain,
     database,
-    rootKey,
+    ...rootKeys,
     log,
     clock,
     ...(pass && { pass }),
@@ -48,11 +49,13 @@ export async function startProduction(config: Config, env: Environment, log: Log
     },
     ...(config.proxy && { proxies: config.proxy.addresses }),
     rotateKeysAfterDays: config.token_keys.rotate_days,
+    rotateSealingKeysAfterDays: config.sealing_keys.rotate_days,
     ...(config.operators.oidc && { signIn: toSignIn(config.operators.oidc) }),
     ...(config.telemetry.otlp_url !== undefined && { otlpUrl: config.telemetry.otlp_url }),
     anchors: openAnchors(config, env, log),
     env,
     ownSecrets: listOwnSecrets(config),
+    commands: new Map((config.rotation?.commands ?? []).map(({ name, path, args }) => [name, { path, args }])),
   }
   const listening: Listening = {
     ...config.listen,
@@ -72,7 +75,7 @@ function toSignIn(oidc: NonNullable<Config['operators']['oidc']>): SignInSetting
 function listOwnSecrets(config: Config): string[] {
   const { root_key: rootKey, tls, database, anchors = [] } = config
   return [
-    rootKey.from,
+    ...[rootKey, ...(rootKey.previous ? [rootKey.previous] : [])].flatMap((one) => ('from' in one ? [one.from] : [])),
     ...(tls ? [`file:${tls.key_file}`] : []),
     ...('postgres' in database ? [database.postgres.url.from, ...(database.postgres.migrate_url ? [database.postgres.migrate_url.from] : [])] : [`file:${database.sqlite.file}`]),
     ...anchors.flatMap((anchor) => ('http' in anchor && anchor.http.token ? [anchor.http.token.from] : [])),
@@ -125,10 +128,14 @@ function readCertificate(file: string): string {
   }
 }
 
-/** The root key that the configuration names. */
-export function openRootKey(config: Config, env: Environment): Promise<Uint8Array> {
-  const { from } = config.root_key
-  return readRootKey(from.startsWith('env:') ? { env: from.slice(4) } : { file: from.slice(5) }, env)
+/** The root keys that the configuration names. One that AWS KMS keeps is not asked yet. */
+export async function openRootKeys({ root_key: rootKey, trust_domain: trustDomain }: Config, env: Environment): Promise<Pick<Parts, 'rootKey' | 'previousRootKey'>> {
+  const open = async (one: NonNullable<Config['root_key']['previous']>): Promise<RootKey> => {
+    if ('kms' in one) return createKmsRootKey({ ...one.kms, trustDomain })
+    const { from } = one
+    return createRawRootKey(await readRootKey(from.startsWith('env:') ? { env: from.slice(4) } : { file: from.slice(5) }, env))
+  }
+  return { rootKey: await open(rootKey), ...(rootKey.previous && { previousRootKey: await open(rootKey.previous) }) }
 }
 
 export interface DevelopmentOptions {
@@ -151,7 +158,7 @@ const developmentConnectionsMax = 4_000
 export async function startDevelopment({ folder, policyFolder, port, log, env }: DevelopmentOptions): Promise<RunningBroker> {
   prepareFolder(folder)
   const database = join(folder, 'stint.db')
-  const rootKey = await openDevelopmentRootKey(join(folder, 'root.key'), database, folder)
+  const rootKey = createRawRootKey(await openDevelopmentRootKey(join(folder, 'root.key'), database, folder))
   const parts: Parts = {
     issuer: `http://127.0.0.1:${port}`,
     trustDomain: developmentTrustDomain,

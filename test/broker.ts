@@ -5,6 +5,7 @@ import type { AuditEvent } from '../src/audit/event.ts'
 import { applyPolicy } from '../src/broker/apply-policy.ts'
 import { createFirstOperator } from '../src/broker/operators.ts'
 import { compose, unlimited, type Composition, type Parts } from '../src/compose.ts'
+import { createRawRootKey } from '../src/crypto/root-key.ts'
 import type { Role } from '../src/identity/operator.ts'
 import { spiffeId } from '../src/identity/workload.ts'
 import { formatTime } from '../src/kernel/clock.ts'
@@ -98,7 +99,7 @@ interface Registration {
   readonly alg: 'ES256' | 'Ed25519'
 }
 
-export type BrokerOptions = Partial<Pick<Parts, 'issuer' | 'rootKey' | 'development' | 'clock' | 'limits' | 'proxies' | 'signIn' | 'otlpUrl' | 'policyFolder' | 'anchors' | 'env' | 'pass'>> & {
+export type BrokerOptions = Partial<Pick<Parts, 'issuer' | 'rootKey' | 'previousRootKey' | 'development' | 'clock' | 'limits' | 'proxies' | 'signIn' | 'otlpUrl' | 'policyFolder' | 'anchors' | 'env' | 'pass' | 'connectors'>> & {
   /** Another process on the same database: shares clock and root key, and makes no operator of its own. */
   readonly beside?: TestBroker
   readonly policies?: ReadonlyMap<string, string> | 'none'
@@ -106,7 +107,7 @@ export type BrokerOptions = Partial<Pick<Parts, 'issuer' | 'rootKey' | 'developm
   readonly testClock?: TestClock
 }
 
-const rootKeyOfTests = Buffer.alloc(32).fill(randomBytes(32).toString('hex'))
+const rootKeyOfTests = createRawRootKey(randomBytes(32))
 
 /** A broker on a fresh database of the engine, with the test policies in force and an admin; closed after the test. */
 export async function startBroker(engine: Engine, options: BrokerOptions = {}): Promise<TestBroker> {
@@ -119,6 +120,7 @@ export async function startBroker(engine: Engine, options: BrokerOptions = {}): 
     trustDomain,
     database: await database.open(),
     rootKey: options.rootKey ?? rootKeyOfTests,
+    ...(options.previousRootKey && { previousRootKey: options.previousRootKey }),
     log,
     development: options.development ?? false,
     limits: options.limits ?? unlimited,
@@ -129,6 +131,7 @@ export async function startBroker(engine: Engine, options: BrokerOptions = {}): 
     ...(options.policyFolder && { policyFolder: options.policyFolder }),
     ...(options.env && { env: options.env }),
     ...(options.pass && { pass: options.pass }),
+    ...(options.connectors && { connectors: options.connectors }),
     clock: options.clock ?? clock,
     random: randomBytes,
   })

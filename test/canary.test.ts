@@ -1,5 +1,6 @@
 import { createPrivateKey } from 'node:crypto'
 import { expect, test } from 'vitest'
+import { createRawRootKey } from '../src/crypto/root-key.ts'
 import { routes } from '../src/http/app.ts'
 import type { Route } from '../src/http/route.ts'
 import { createAgent, getToken, issuer, startBroker, type TestAgent, type TestBroker } from './broker.ts'
@@ -154,7 +155,7 @@ describeEngines('Secrets', (engine) => {
     const collector = await startCollector()
     const clock = createTestClock()
     const company = await startCompanyIssuer(clock)
-    const broker = await startBroker(engine, { rootKey, clock, otlpUrl: collector.url, signIn: company.settings })
+    const broker = await startBroker(engine, { rootKey: createRawRootKey(rootKey), clock, otlpUrl: collector.url, signIn: company.settings })
     const watched: Watched = { canaries: [{ name: 'the root key', hearts: [rootKey] }], answers: {} }
     const agent = await use(broker, watched)
     await signIn(broker, company, watched)

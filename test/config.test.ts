@@ -42,6 +42,7 @@ describe('A configuration', () => {
       root_key: { from: 'env:ROOT_KEY' },
       operators: {},
       token_keys: { rotate_days: 30 },
+      sealing_keys: { rotate_days: 90 },
       limits: { refusals_per_minute_per_address: 60, requests_per_second_per_workload: 200, connections_per_address: 500 },
       telemetry: {},
       log: { level: 'info' },
@@ -57,7 +58,9 @@ database:
   postgres:
     url: { from: "env:URL" }
     migrate_url: { from: "file:/run/secrets/owner" }
-root_key: { from: "file:/etc/root.key" }
+root_key:
+  kms: { key: "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab", endpoint: "https://vpce-1.kms.eu-west-1.vpce.amazonaws.com" }
+  previous: { from: "file:/etc/root.key" }
 anchors:
   - file: /mnt/stint.checkpoints
   - http: { url: https://checkpoints.example.com/stint, token: { from: "env:TOKEN" } }
@@ -68,6 +71,10 @@ log: { level: debug }
     expect(parseConfig(text, 'stint.yaml')).toMatchObject({
       listen: { host: '0.0.0.0', port: 443 },
       database: { postgres: { url: { from: 'env:URL' }, migrate_url: { from: 'file:/run/secrets/owner' } } },
+      root_key: {
+        kms: { key: 'arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab', endpoint: 'https://vpce-1.kms.eu-west-1.vpce.amazonaws.com' },
+        previous: { from: 'file:/etc/root.key' },
+      },
       anchors: [
         { file: '/mnt/stint.checkpoints' },
         { http: { url: 'https://checkpoints.example.com/stint', token: { from: 'env:TOKEN' } } },
@@ -91,6 +98,24 @@ log: { level: debug }
     expect(parseConfig(good + signIn('').replace('https://id.example.com/tenant', 'http://127.0.0.1:9000'), 'stint.yaml').operators.oidc).toBeDefined()
   })
 
+  const command = (changes: string) => `rotation: { commands: [{ name: billing, path: /usr/local/lib/stint/rotate-billing${changes} }] }\n`
+
+  test('says which programs may replace secrets', () => {
+    expect(parseConfig(good + command(', args: [--environment, production]'), 'stint.yaml').rotation).toEqual({
+      commands: [{ name: 'billing', path: '/usr/local/lib/stint/rotate-billing', args: ['--environment', 'production'] }],
+    })
+    expect(parseConfig(good, 'stint.yaml').rotation).toBeUndefined()
+  })
+
+  test.each([
+    [command('').replace('/usr', 'usr'), 'rotation.commands.0.path must be an absolute path'],
+    [command('').replace('billing,', '"Billing API",'), 'rotation.commands.0.name must be a name of lower-case letters, digits and dashes'],
+    [command(', shell: true'), 'rotation.commands.0.shell is not an option'],
+    [command('}, { name: billing, path: /x'), 'rotation.commands must not hold a name twice'],
+  ])('refuses %s', (more, problem) => {
+    expect(problemsOf({}, more)).toEqual([problem])
+  })
+
   test.each([
     [signIn('').replace('https', 'http'), 'operators.oidc.issuer must be the https URL of the issuer, as its discovery document has it'],
     [signIn('').replace('tenant', 'tenant?a=b'), 'operators.oidc.issuer must be the https URL of the issuer, as its discovery document has it'],
@@ -101,6 +126,8 @@ log: { level: debug }
     expect(problemsOf({}, more)).toEqual([problem])
   })
 
+  const arn = 'arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab'
+  const notArn = "root_key.kms.key must be the ARN of a KMS key, as in arn:aws:kms:eu-west-1:111122223333:key/…, and no alias's"
   const origin = 'issuer must be an https origin such as https://stint.example.com, without a path or a trailing slash'
   const collector = 'telemetry.otlp_url must be an http or https URL without user, query and fragment'
   const both = 'database must name one of sqlite and postgres'
@@ -141,6 +168,16 @@ log: { level: debug }
     ['a key in the configuration itself', { 'env:ROOT_KEY': 'AAAA' }, '', [source]],
     ['a key in a relative file', { 'env:ROOT_KEY': 'file:root.key' }, '', [source]],
     ['a variable of no name', { 'env:ROOT_KEY': 'env:' }, '', [source]],
+    ['a root key of no kind', { 'from: "env:ROOT_KEY"': '' }, '', ['root_key must name one of from and kms']],
+    ['a root key of two kinds', { 'from: "env:ROOT_KEY"': `from: "env:ROOT_KEY", kms: { key: "${arn}" }` }, '', ['root_key must name one of from and kms']],
+    ['a root key of an alias', { 'from: "env:ROOT_KEY"': 'kms: { key: "arn:aws:kms:eu-west-1:111122223333:alias/stint" }' }, '', [notArn]],
+    ['a root key by its id alone', { 'from: "env:ROOT_KEY"': 'kms: { key: 1234abcd-12ab-34cd-56ef-1234567890ab }' }, '', [notArn]],
+    ['a root key over plain http', { 'from: "env:ROOT_KEY"': `kms: { key: "${arn}", endpoint: "http://kms.example.com" }` }, '', ['root_key.kms.endpoint must be an https URL without user, query and fragment']],
+    ['a root key in the configuration itself', { '{ from: "env:ROOT_KEY" }': 'c2VjcmV0' }, '', ['root_key must be options of its own, not text']],
+    ['a root key that is its own previous', { 'from: "env:ROOT_KEY"': 'from: "env:ROOT_KEY", previous: { from: "env:ROOT_KEY" }' }, '', ['root_key must not be its own previous']],
+    ['a previous root key of no kind', { 'from: "env:ROOT_KEY"': 'from: "env:ROOT_KEY", previous: {}' }, '', ['root_key.previous must name one of from and kms']],
+    ['a previous root key of a previous one', { 'from: "env:ROOT_KEY"': 'from: "env:ROOT_KEY", previous: { from: "env:OLD", previous: { from: "env:OLDER" } }' }, '', ['root_key.previous.previous is not an option (did you mean root_key.previous?)']],
+    ['sealing keys that never rotate', {}, 'sealing_keys: { rotate_days: 0 }\n', ['sealing_keys.rotate_days must be at least 1']],
     ['neither TLS nor a proxy', { [`proxy: ${proxy}\n`]: '' }, '', ['tls or proxy is missing: production is reached over TLS, which Stint or a proxy ends']],
     ['both TLS and a proxy', {}, tls, ['tls and proxy exclude each other: name who ends TLS']],
     ['a proxy and an open port', {}, 'listen: { host: 0.0.0.0 }\n', ['listen.host must be a loopback address behind a proxy: others could reach Stint without TLS']],
@@ -216,7 +253,7 @@ describe('stint config', () => {
     expect(out).toContain('issuer  (string, required)\n')
     expect(out).toContain('operators.oidc.scopes  (list of string, default [openid, groups])\n')
     expect(out).toContain('operators.oidc.roles.admin  (list of string, default [])\n')
-    expect(out).not.toContain('object, default')
+    expect(out).not.toContain('(object, default')
     expect(out).toContain('log.level  (debug | info | warn | error, default info)\n')
     expect(out).toContain('proxy.addresses  (list of string, required)\n')
     expect(out).toContain('policies  (object, optional)\n')

@@ -11,7 +11,7 @@ import { compose, unlimited } from '../../src/compose.ts'
 import { formatTime } from '../../src/kernel/clock.ts'
 import { newId, type RandomBytes } from '../../src/kernel/ids.ts'
 import { createLog } from '../../src/kernel/log.ts'
-import { openRootKey } from '../../src/main.ts'
+import { openRootKeys } from '../../src/main.ts'
 import { openConfiguredDatabase } from '../../src/open-database.ts'
 import { createAsserter, type Signer } from './bodies.ts'
 import { lendExpired, type Backlog } from './seed-backlog.ts'
@@ -48,7 +48,7 @@ async function seed({ configFile, signersFile, teams, entries, scope, backlog }:
     issuer: config.issuer,
     trustDomain,
     database: openConfiguredDatabase(config, process.env, log, 'sqlite' in config.database ? 'owner' : 'server').database,
-    rootKey: await openRootKey(config, process.env),
+    ...(await openRootKeys(config, process.env)),
     log,
     development: false,
     ...(config.policies && { policyFolder: { folder: config.policies.folder, follow: false } }),

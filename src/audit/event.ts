@@ -114,6 +114,8 @@ export type AuditEvent =
   | (Common & { type: 'key.erased'; use: 'token' | 'seal'; kid?: string; version?: number })
   /** The root key named `root` wraps the sealing keys of these versions from now on. */
   | (Common & { type: 'key.rewrapped'; root: string; versions: readonly number[] })
+  /** An operator wants a long-lived secret replaced now: by this run, which begins as soon as nothing is in its way. */
+  | (Common & { type: 'rotation.ordered'; rotation: string; id: string; reason: 'leak' | 'request'; detail?: string })
   /** The replacement of a long-lived secret was begun: `id` names this run of it. */
   | (Common & { type: 'rotation.begun'; rotation: string; id: string; reason: 'schedule' | 'revocation' | 'leak' | 'request'; detail?: string })
   /** `version` is in force, in place of `replaced`. */
@@ -177,7 +179,11 @@ export type AuditEvent =
   | (Common & { type: 'orphan.ended'; tool: string; grant: string; reference: string })
   /** The refresh token of a tool is used up, or may be: nothing is lent there until an admin gives another. */
   | (Common & { type: 'tool.needs_reconnection'; tool: string; detail: string })
-  | (Common & { type: 'secret.stored'; secret: string; version: number })
+  /** `stage`: `current` from now on, or `pending` until the rotation that made it is finished. The versions `erases` open no more. */
+  | (Common & { type: 'secret.stored'; secret: string; version: number; stage?: 'current' | 'pending'; rotation?: string; erases?: readonly number[] })
+  /** A rotation put its version in force in place of `replaced`, which is kept as the previous one. */
+  | (Common & { type: 'secret.promoted'; secret: string; version: number; rotation: string; replaced?: number; erases?: readonly number[] })
+  | (Common & { type: 'secret.erased'; secret: string; version: number; rotation?: string })
   | (Common & {
       type: 'grants.revoked'
       /** Every grant that fits all members given here, and that stands before this entry, is revoked by it. */
@@ -246,6 +252,7 @@ export const eventFields: { readonly [T in AuditEventType]: readonly FieldsOf<T>
   'key.replaced': ['use', 'kid', 'successor', 'verify_until'],
   'key.erased': ['use', 'kid', 'version'],
   'key.rewrapped': ['root', 'versions'],
+  'rotation.ordered': ['rotation', 'id', 'reason', 'detail'],
   'rotation.begun': ['rotation', 'id', 'reason', 'detail'],
   'rotation.finished': ['rotation', 'id', 'version', 'replaced'],
   'rotation.failed': ['rotation', 'id', 'step', 'detail'],
@@ -270,7 +277,9 @@ export const eventFields: { readonly [T in AuditEventType]: readonly FieldsOf<T>
   'grants.revoked': ['selector', 'owner', 'workload', 'tool', 'task', 'reason'],
   'orphan.ended': ['tool', 'grant', 'reference'],
   'tool.needs_reconnection': ['tool', 'detail'],
-  'secret.stored': ['secret', 'version'],
+  'secret.stored': ['secret', 'version', 'stage', 'rotation', 'erases'],
+  'secret.promoted': ['secret', 'version', 'rotation', 'replaced', 'erases'],
+  'secret.erased': ['secret', 'version', 'rotation'],
   'access.refused': ['workload', 'grant', 'method', 'route', ...proven],
   'authentication.refused': ['realm', 'reason', 'count', 'since', 'until', 'claimed'],
   'requests.limited': ['workload', 'count', 'since', 'until'],

@@ -17,7 +17,7 @@ const members = {
   'grant.stuck': z.looseObject({ ...common, tries: z.int(), detail: z.string() }),
   'grant.retried': z.looseObject({ ...common, actor: actorMember, reason: z.string() }),
   'grant.written_off': z.looseObject({ ...common, actor: actorMember, reason: z.string() }),
-  'grant.ended': z.looseObject({ ...common, cause: z.enum(['revoked', 'expired', 'undone']), effect }),
+  'grant.ended': z.looseObject({ ...common, cause: z.enum(['revoked', 'expired', 'undone']), effect, effective_by: z.string().optional() }),
   'orphan.ended': z.looseObject({ grant: z.string(), tool: z.string(), reference: z.string(), actor: actorMember }),
 }
 
@@ -91,8 +91,8 @@ export function createOutsideStory(opening: Opening) {
       case 'grant.written_off':
         return note('written_off', tellBy(entry, members[entry.type].parse(entry), 'it was written off, whether or not it lives,'))
       case 'grant.ended': {
-        const { cause, effect: known } = members[entry.type].parse(entry)
-        return note('ended', `${at} ${causes[cause]}, and ${tellEffect(known, diesAt !== undefined && diesAt <= time)}.`, known)
+        const { cause, effect: known, effective_by: by } = members[entry.type].parse(entry)
+        return note('ended', `${at} ${causes[cause]}, and ${tellEffect(known, diesAt !== undefined && diesAt <= time)}${by === undefined ? '' : `: at ${by} at the latest`}.`, known)
       }
       case 'orphan.ended': {
         const data = members[entry.type].parse(entry)

@@ -13,11 +13,14 @@ import type { Ledger } from '../storage/ledger.ts'
 import type { Anchoring } from './anchor.ts'
 import type { CheckpointKey } from './checkpoint-key.ts'
 import type { SeenCheckpoint } from './checkpoints.ts'
+import type { BrokerDenyLists } from './deny-lists.ts'
 import type { ExportPlaces } from './export-audit.ts'
 import type { Knowledge } from './knowledge.ts'
 import type { Refusals } from './refusals.ts'
 import type { Pace } from './pace.ts'
 import type { PolicyFolder } from './reload-policy.ts'
+import type { SealingKeys } from './sealing-keys.ts'
+import type { Rotating } from './rotate.ts'
 import type { CompanyIssuer } from './sign-in.ts'
 import type { Sweeping } from './sweep.ts'
 import type { Tools } from './tools.ts'
@@ -37,6 +40,8 @@ export interface Broker {
   readonly authenticate: AuthenticateWorkload
   /** Seals the keys that are made while the broker runs. */
   readonly sealer: Sealer
+  /** The keys that it seals under, and the root key that wraps them. */
+  readonly sealingKeys: SealingKeys
   /** Signs the log's checkpoints. */
   readonly checkpointKey: CheckpointKey
   /** What the next checkpoint must go on from, whatever the database says. */
@@ -45,9 +50,12 @@ export interface Broker {
   readonly anchoring: Anchoring
   /** The tools whose credentials live in outside systems. */
   readonly tools: Tools
+  /** Where sessions are denied that a tool cannot end. */
+  readonly denyLists: BrokerDenyLists
   /** What was ended outside while the log could not be written. */
   readonly unrecorded: UnrecordedEndings
   readonly sweeping: Sweeping
+  readonly rotating: Rotating
   readonly pace: Pace
   /** Names this process among those of one database, as long as it lives. */
   readonly processId: string
@@ -55,6 +63,8 @@ export interface Broker {
   readonly pass: Pass
   /** How long a key signs tokens. */
   readonly rotateKeysAfterMs: number
+  /** How long a key seals. */
+  readonly rotateSealingKeysAfterMs: number
   /** Absent where the configuration names no folder. */
   readonly policyFolder?: PolicyFolder
   readonly refusals: Refusals

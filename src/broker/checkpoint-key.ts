@@ -4,7 +4,7 @@ import { generateCheckpointKey, openCheckpointKey } from '../crypto/checkpoint-k
 import type { Sealer } from '../crypto/seal.ts'
 import { Secret } from '../kernel/secret.ts'
 import type { Database } from '../storage/engine.ts'
-import { findCheckpointKey, insertCheckpointKey, type CheckpointKeyRow } from '../storage/keys.ts'
+import { findCheckpointKey, insertCheckpointKey, signingKeyPlace, type CheckpointKeyRow } from '../storage/keys.ts'
 import type { Ledger } from '../storage/ledger.ts'
 import { causedBy, type Caller } from './broker.ts'
 import { commit } from './commit.ts'
@@ -34,7 +34,7 @@ export async function openLogKey(options: CheckpointKeyOptions): Promise<Checkpo
   if ((await findCheckpointKey(database.read)) === undefined) await makeLogKey(options)
   const row = await findCheckpointKey(database.read)
   if (row === undefined) throw new Error('there is no checkpoint key behind its commit')
-  const privateKey = openCheckpointKey(new Secret(Buffer.from(sealer.open(row.sealedPrivate, placeOf(row.kid))).toString()), row.publicKey)
+  const privateKey = openCheckpointKey(new Secret(Buffer.from(sealer.open(row.sealedPrivate, signingKeyPlace(row.kid))).toString()), row.publicKey)
   const origin = originOf(trustDomain)
   const verifierKey = formatVerifierKey(origin, row.publicKey)
   const verifier = parseVerifierKey(verifierKey)
@@ -44,7 +44,7 @@ export async function openLogKey(options: CheckpointKeyOptions): Promise<Checkpo
 
 async function makeLogKey({ ledger, sealer, caller }: CheckpointKeyOptions): Promise<void> {
   const { kid, publicKey, privatePem } = await generateCheckpointKey()
-  const row: CheckpointKeyRow = { kid, publicKey, sealedPrivate: sealer.seal(privatePem.reveal(), placeOf(kid)) }
+  const row: CheckpointKeyRow = { kid, publicKey, sealedPrivate: sealer.seal(privatePem.reveal(), signingKeyPlace(kid)) }
   await commit(
     { ledger },
     {
@@ -55,8 +55,4 @@ async function makeLogKey({ ledger, sealer, caller }: CheckpointKeyOptions): Pro
       },
     },
   )
-}
-
-function placeOf(kid: string) {
-  return { table: 'signing_key', row: kid }
 }

@@ -96,7 +96,8 @@ async function claim(broker: Broker, tx: Tx, { id, tool, undo }: Candidate, time
     await noteCredential(tx, id, { dueAtMs: endOf(grant, credential) })
     return unchanged({ status: 'alive' })
   }
-  if (undo !== 'by_grant' && credential.handle === undefined && state !== 'active') {
+  // Nothing is known of what was made: the answer to its mint was lost.
+  if (undo !== 'by_grant' && credential.handle === undefined && credential.reference === undefined && state !== 'active') {
     const detail = credential.problem ?? 'The broker stopped while the tool was being asked.'
     return loseMint({ tx, grant, credential, timeMs, detail, livesMs: undo.livesSecondsMax * 1000 })
   }

@@ -8,7 +8,7 @@ import type { Schema } from '../storage/schema.ts'
 import { findCustody, findLostCustodies, findSecret, putCustody, type StoredCustody } from '../storage/secrets.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
 import { commit } from './commit.ts'
-import { missingSecret, openSecret, sealNext } from './secrets.ts'
+import { describeStored, missingSecret, openSecret, sealNext } from './secrets.ts'
 
 /** A use of a secret. The row of its custody is this owner's until the end of the use is stored. */
 export interface Use {
@@ -94,8 +94,8 @@ export function createCustodyStore({ database, ledger, sealer, log }: Pick<Broke
           // What the log calls used up comes back by an entry of its own, also where the secret is the same.
           const next = end.replacement ?? (custody.state === 'used_up' ? end.secret : undefined)
           if (next === undefined) return { result: true, unrecorded: 'housekeeping' }
-          const { version } = await sealNext({ sealer }, tx, name, next, timeMs)
-          return { result: true, raisesEpoch: false, events: [{ type: 'secret.stored', ...causedBy(caller), secret: name, version }] }
+          const stored = await sealNext({ sealer }, tx, name, next, timeMs)
+          return { result: true, raisesEpoch: false, events: [{ type: 'secret.stored', ...causedBy(caller), ...describeStored(stored) }] }
         },
       })
       if (!stored && end.state === 'ready' && end.replacement !== undefined) {

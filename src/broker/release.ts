@@ -9,6 +9,7 @@ import { actorOf, markOf, proofOf, withWorkload, type ClientCredentials } from '
 import { causedBy, type Broker, type Caller } from './broker.ts'
 import { endCredential } from './end.ts'
 import { findGrantBehind } from './introspect.ts'
+import { orderRotation } from './rotation-order.ts'
 
 /** What became of a request to end one grant. */
 export type Release = 'revoked' | 'already_ended' | 'unknown'
@@ -85,7 +86,7 @@ export function endGrant(id: string, caller: Caller, reason?: string): CallbackC
     const isOpen = credential === undefined ? state === 'active' : !isOver(state) && grant.revokedIndex === undefined
     if (!isOpen) return { result: 'already_ended', unrecorded: 'nothing changed' }
     await markGrantRevoked(tx, id, index)
-    if (credential !== undefined) await orderEnd(tx, credential, timeMs)
+    if (credential !== undefined) await orderEnd(tx, credential, timeMs, isHolder(caller, grant) ? 'holder' : 'others')
     return {
       result: 'revoked',
       // The end of one grant does not raise the epoch: whoever asks about it reads its row.
@@ -105,11 +106,18 @@ export function endGrant(id: string, caller: Caller, reason?: string): CallbackC
   }
 }
 
+/** Whether a grant is ended by the workload that it was given to. */
+export function isHolder({ actor }: Caller, { workload }: { readonly workload?: string }): boolean {
+  return actor.kind === 'workload' && actor.id === workload
+}
+
 /**
  * Puts a credential into `ending` by a revocation. While it is being minted the mint, when it returns, finds that and undoes
- * itself; only after its lease somebody else does.
+ * itself; only after its lease somebody else does. What its holder gives back was in good hands; what others end may be in
+ * bad ones, so that a secret which it lent is replaced.
  */
-export async function orderEnd(tx: Kysely<Schema>, credential: StoredCredential, timeMs: number): Promise<void> {
+export async function orderEnd(tx: Kysely<Schema>, credential: StoredCredential, timeMs: number, by: 'holder' | 'others'): Promise<void> {
+  if (by === 'others') await orderRotation(tx, credential, timeMs)
   const { state, leaseUntilMs = 0, grant } = credential
   const dueAtMs = state === 'minting' ? Math.max(timeMs, leaseUntilMs) : timeMs
   // What cannot be found lives for its time, whoever orders its end.

@@ -217,7 +217,8 @@ async function describeOne(broker: Broker, id: string, by: { readonly first: num
   if (state === 'written_off') return { ...common, outcome: 'written_off', ...problem }
   if (isOver(state)) return { ...common, outcome: ours ? 'revoked' : 'already_ended', ...describeDelay(credential) }
   if (state === 'stuck') return { ...common, outcome: 'stuck', ...problem }
-  if (credential?.diesAtMs !== undefined && credential.handle === undefined) return { ...common, outcome: 'lives_until', untilMs: credential.diesAtMs, ...problem }
+  // Where it is denied nobody needs a handle.
+  if (credential?.diesAtMs !== undefined && credential.handle === undefined && credential.effect !== 'propagating') return { ...common, outcome: 'lives_until', untilMs: credential.diesAtMs, ...problem }
   if (credential?.diesAtMs !== undefined && credential.dueAtMs === credential.diesAtMs) return { ...common, outcome: 'lives_until', untilMs: credential.diesAtMs, ...problem }
   return { ...common, outcome: 'retrying', ...problem }
 }

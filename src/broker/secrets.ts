@@ -1,11 +1,13 @@
 import { realpathSync } from 'node:fs'
 import type { Kysely } from 'kysely'
 import { ConnectorError, type ToolContext } from '../connectors/connector.ts'
+import { sealedSecretKind, writeReference } from '../connectors/secret-reference.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { readSecretSource, type Environment } from '../kernel/secret-source.ts'
 import { Secret } from '../kernel/secret.ts'
 import type { Schema } from '../storage/schema.ts'
-import { findCustody, findSecret, putCustody, replaceSecret, secretPlace, type StoredSecret } from '../storage/secrets.ts'
+import { wakeHolders } from '../storage/due-credentials.ts'
+import { eraseVersion, findCustody, findSecret, findStages, insertVersion, nextVersion, putCustody, secretPlace, type SecretStage, type StoredSecret } from '../storage/secrets.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
 import { commit } from './commit.ts'
 
@@ -91,29 +93,61 @@ export interface PutSecret extends Pick<StoredSecret, 'name' | 'version' | 'crea
   readonly auditIndex: number
 }
 
-/** Seals a secret as the newest version of its name; what earlier ones sealed is erased. A tool that waited for it is connected again. */
+/**
+ * Seals a secret as the version of its name that is in use, and erases the one before and one that was to be the next: whoever
+ * puts a secret says what it is from now on. A tool that waited for it is connected again.
+ */
 export async function putSecret(broker: Pick<Broker, 'ledger' | 'sealer'>, caller: Caller, name: string, value: Secret): Promise<PutSecret> {
   const { result, index } = await commit(broker, {
     async apply(tx, { timeMs }) {
-      const { version } = await sealNext(broker, tx, name, value, timeMs)
+      const stored = await sealNext(broker, tx, name, value, timeMs)
       const custody = await findCustody(tx, name)
       // Whoever is using the old one finds that it is not theirs any more, and does not put its successor in this one's place.
       if (custody !== undefined) await putCustody(tx, { name, tool: custody.tool, state: 'ready' })
       return {
-        result: { name, version, createdAtMs: timeMs },
+        result: { name, version: stored.version, createdAtMs: timeMs },
         // No decision reads secrets.
         raisesEpoch: false,
-        events: [{ type: 'secret.stored', ...causedBy(caller), secret: name, version }],
+        events: [{ type: 'secret.stored', ...causedBy(caller), ...describeStored(stored) }],
       }
     },
   })
   return { ...result, auditIndex: index }
 }
 
-/** Stores a value as the next version of its secret, sealed for its row. */
-export async function sealNext({ sealer }: Pick<Broker, 'sealer'>, tx: Kysely<Schema>, name: string, value: Secret, timeMs: number): Promise<StoredSecret> {
-  const version = ((await findSecret(tx, name))?.version ?? 0) + 1
-  const stored = { name, version, sealed: sealer.seal(value.reveal(), secretPlace(name, version)), createdAtMs: timeMs }
-  await replaceSecret(tx, stored)
-  return stored
+/** A version that was stored, and the ones that were erased for it. */
+export interface SealedVersion extends StoredSecret {
+  readonly stage: Exclude<SecretStage, 'previous'>
+  readonly erases: readonly number[]
+}
+
+/** Stores a value as the version of its secret that is in use, in place of the one before and of one that was to be the next. */
+export async function sealNext(broker: Pick<Broker, 'sealer'>, tx: Kysely<Schema>, name: string, value: Secret, timeMs: number): Promise<SealedVersion> {
+  const { current, pending } = await findStages(tx, name)
+  const erases = [current, pending].filter((one) => one !== undefined).map(({ version }) => version)
+  await eraseVersions(tx, name, erases, timeMs)
+  return { ...(await sealVersion(broker, tx, { name, value, timeMs, stage: 'current' })), erases }
+}
+
+/** Stores a value as the next version of its secret, sealed for its row, in a stage in which there is none. */
+export async function sealVersion(
+  { sealer }: Pick<Broker, 'sealer'>,
+  tx: Kysely<Schema>,
+  { name, value, timeMs, stage, rotation }: { readonly name: string; readonly value: Secret; readonly timeMs: number; readonly stage: SealedVersion['stage']; readonly rotation?: string },
+): Promise<SealedVersion> {
+  const version = await nextVersion(tx, name)
+  const stored = { name, version, sealed: sealer.seal(value.reveal(), secretPlace(name, version)), createdAtMs: timeMs, ...(rotation !== undefined && { rotation }) }
+  await insertVersion(tx, stored, stage)
+  return { ...stored, stage, erases: [] }
+}
+
+/** Erases versions of a secret, and has the ends of grants looked at that waited for that. */
+export async function eraseVersions(tx: Kysely<Schema>, name: string, versions: readonly number[], timeMs: number): Promise<void> {
+  for (const version of versions) await eraseVersion(tx, { name, version })
+  await wakeHolders(tx, sealedSecretKind, versions.map((version) => writeReference(name, String(version))), timeMs)
+}
+
+/** What the log says of a version that was stored. */
+export function describeStored({ name, version, stage, rotation, erases }: SealedVersion) {
+  return { secret: name, version, stage, ...(rotation !== undefined && { rotation }), ...(erases.length > 0 && { erases }) }
 }

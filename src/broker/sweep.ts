@@ -2,7 +2,8 @@ import { setTimeout } from 'node:timers/promises'
 import type { Events } from '../storage/change.ts'
 import { findCredential } from '../storage/credentials.ts'
 import { findCovered, findDue, findOfStopped, listDueTools, listRevocationsAfter, readCarried, writeCarried, type DueCursor } from '../storage/due-credentials.ts'
-import { findGrant, markGrantRevoked } from '../storage/grants.ts'
+import { findGrant, markGrantRevoked, type RevocationSelector } from '../storage/grants.ts'
+import { findActor } from '../storage/audit-events.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { causedBy, type Broker } from './broker.ts'
 import { claimEnds, type ClaimOrEnding } from './claim.ts'
@@ -10,7 +11,7 @@ import { commit } from './commit.ts'
 import { disableMany } from './disable.ts'
 import { endClaimed, endCredential } from './end.ts'
 import { describeGrant, schedule } from './ending.ts'
-import { orderEnd } from './release.ts'
+import { isHolder, orderEnd } from './release.ts'
 import { endUnclaimed } from './unrecorded.ts'
 
 /** One commit changes no more than that, so that new grants do not wait for it: some milliseconds' worth. */
@@ -158,10 +159,11 @@ export async function carryRevocations(broker: Broker): Promise<void> {
   for (;;) {
     const revocations = await listRevocationsAfter(database.read, await readCarried(database.read), revocationsPerLook)
     for (const revocation of revocations) {
+      const by = await findOrderer(database.read, revocation)
       for (;;) {
         const covered = await findCovered(database.read, revocation.index, revocation, perCommit)
         if (covered.length === 0) break
-        await orderEnds(broker, covered)
+        await orderEnds(broker, covered, by)
       }
     }
     const last = revocations.at(-1)
@@ -176,13 +178,19 @@ export async function carryRevocations(broker: Broker): Promise<void> {
   }
 }
 
+/** A workload that completes a task ends what it holds itself; whatever else covers many is an operator's word. */
+async function findOrderer(db: Broker['database']['read'], { index, workload }: RevocationSelector & { readonly index: number }): Promise<'holder' | 'others'> {
+  const actor = await findActor(db, index)
+  return actor !== undefined && isHolder({ actor }, { ...(workload !== undefined && { workload }) }) ? 'holder' : 'others'
+}
+
 /** The revocation that covers them is on record: this only carries it on. */
-async function orderEnds(broker: Broker, grants: readonly string[]): Promise<void> {
+async function orderEnds(broker: Broker, grants: readonly string[], by: 'holder' | 'others'): Promise<void> {
   await commit<void>(broker, {
     async apply(tx, { timeMs }) {
       for (const grant of grants) {
         const credential = await findCredential(tx, grant)
-        if (credential !== undefined) await orderEnd(tx, credential, timeMs)
+        if (credential !== undefined) await orderEnd(tx, credential, timeMs, by)
       }
       return { result: undefined, unrecorded: 'housekeeping' }
     },
@@ -200,7 +208,7 @@ async function stopIdle(broker: Broker): Promise<void> {
         for (const id of grants) {
           const [grant, credential] = [await findGrant(tx, id), await findCredential(tx, id)]
           if (grant === undefined || credential === undefined) continue
-          await orderEnd(tx, credential, timeMs)
+          await orderEnd(tx, credential, timeMs, 'others')
           if (grant.revokedIndex !== undefined) continue
           await markGrantRevoked(tx, id, index + events.length)
           events.push({ type: 'grant.revoked', ...causedBy(schedule), ...describeGrant(grant), reason: 'its workload is suspended or retired' })

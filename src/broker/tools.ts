@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto'
-import { ConnectorError, type Connector, type OpenTool, type ToolContext } from '../connectors/connector.ts'
+import { ConnectorError, type Connector, type Denying, type OpenTool, type ToolContext } from '../connectors/connector.ts'
 import { outboundMsMax } from '../grant/lifetime.ts'
 import { parseTool, type Tool } from '../policy/catalog.ts'
 import type { Database } from '../storage/engine.ts'
@@ -16,6 +16,8 @@ export interface Tools {
   find(policySet: string, name: string): Promise<Tool | undefined>
   /** Throws `ConnectorError` for settings that cannot work. */
   open(tool: Tool): OpenTool
+  /** Where its sessions are denied, if they are. Of a tool that cannot be opened that is not known: whoever asks for something of it is told why. */
+  findDenying(tool: Tool): Denying | undefined
   /** Runs one call under the outbound time limit. What is no `ConnectorError` counts as an unknown outcome. */
   call<T>(tool: Tool, body: (open: OpenTool, signal: AbortSignal) => Promise<T>, msMax?: number): Promise<T>
   close(): Promise<void>
@@ -64,6 +66,13 @@ export function createTools({ database, connectors, context }: ToolsOptions): To
       return tool
     },
     open,
+    findDenying(tool) {
+      try {
+        return open(tool).denying
+      } catch {
+        return undefined
+      }
+    },
     async call(tool, body, msMax = outboundMsMax) {
       const signal = AbortSignal.timeout(msMax)
       try {

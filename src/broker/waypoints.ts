@@ -15,7 +15,10 @@ export const waypoints = [
   'end_stored',
 ] as const
 
-export type Waypoint = (typeof waypoints)[number]
+/** The same of rotations: `begun` once, the others at each step. */
+export const rotationWaypoints = ['rotation_begun', 'rotation_called', 'rotation_answered', 'rotation_stored'] as const
 
-/** Told of every point that is passed, and for which grant. */
-export type Pass = (point: Waypoint, grant: string) => Promise<void> | void
+export type Waypoint = (typeof waypoints)[number] | (typeof rotationWaypoints)[number]
+
+/** Told of every point that is passed, and for which grant or rotation. */
+export type Pass = (point: Waypoint, of: string) => Promise<void> | void

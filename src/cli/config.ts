@@ -82,6 +82,11 @@ database:
 
 # Made with: openssl rand -base64 32; mode 0600.
 root_key: { from: "file:/etc/stint/root.key" }
+# To let AWS KMS keep it, or to change it: the old one is named until
+# \`stint keys rewrap\` says that it can go.
+# root_key:
+#   kms: { key: "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab" }
+#   previous: { from: "file:/etc/stint/root.key" }
 
 policies: { folder: /etc/stint/policies }
 

@@ -14,13 +14,13 @@ export function exitCodeOf(grants: readonly EndedGrant[]): 0 | 1 {
 }
 
 /** What became of one grant, and no more than can be claimed (invariant 8). */
-export function describeEnded({ outcome, effect, until, problem }: EndedGrant): string {
+export function describeEnded({ outcome, effect, until, effective_by: effectiveBy, problem }: EndedGrant): string {
   const why = problem === undefined ? '' : `: ${problem}`
   switch (outcome) {
     case 'revoked':
-      return describeEffect(effect)
+      return describeEffect(effect, effectiveBy)
     case 'already_ended':
-      return 'had ended before'
+      return effectiveBy === undefined ? 'had ended before' : `had ended before; the tool takes until ${formatInstant(effectiveBy)} to carry it out`
     case 'retrying':
       return `not ended yet, the tool is asked again${why}`
     case 'lives_until':
@@ -34,12 +34,12 @@ export function describeEnded({ outcome, effect, until, problem }: EndedGrant): 
   }
 }
 
-function describeEffect(effect: EndedGrant['effect']): string {
+function describeEffect(effect: EndedGrant['effect'], effectiveBy: string | undefined): string {
   switch (effect) {
     case 'immediate':
       return 'ended, the tool has confirmed it'
     case 'propagating':
-      return "ended, once the tool's own delay is over"
+      return effectiveBy === undefined ? "ended, once the tool's own delay is over" : `ended: the tool has confirmed it, and takes until ${formatInstant(effectiveBy)} to carry it out everywhere`
     case 'introspection':
       return 'ended for whoever introspects; who verifies it offline accepts it until it expires'
     case 'expiry':

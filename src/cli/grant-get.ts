@@ -58,7 +58,7 @@ Examples:
       json: { type: 'boolean' },
       'no-renew': { type: 'boolean' },
     })
-    const { tool, actions } = readAccess(positionals)
+    const { tool, actions } = readAccess('grant', positionals)
     const { target, task, reason, env = false, json = false } = values
     if (env && json) throw new UsageError('give --env or --json, not both.')
     if (command !== undefined && (env || json)) throw new UsageError('--env and --json print the credential: with a command nothing is printed.')
@@ -75,18 +75,18 @@ Examples:
   },
 }
 
-/** `TOOL ACTION…`, or whole names alone, the first of which names the tool. */
-function readAccess(positionals: readonly string[]): { readonly tool: string; readonly actions: readonly string[] } {
+/** `TOOL ACTION…` of a command, or whole names alone, the first of which names the tool. Throws a `UsageError`. */
+export function readAccess(command: string, positionals: readonly string[]): { readonly tool: string; readonly actions: readonly string[] } {
   const [first, ...rest] = positionals
-  if (first === undefined) throw new UsageError('which tool, and which actions? Write stint grant TOOL ACTION…. See: stint grant --help')
+  if (first === undefined) throw new UsageError(`which tool, and which actions? Write stint ${command} TOOL ACTION…. See: stint ${command} --help`)
   const [tool = ''] = first.split(':')
   const actions = first.includes(':') ? positionals : rest
   for (const name of [tool, ...actions]) {
     if (/^(?:[a-z][a-z0-9-]*:)?[a-z][a-z0-9_.-]*$/.test(name)) continue
     // A secret pasted in the wrong place must not be repeated: only what is short and plain is.
     const given = /^[\w:.-]{1,40}$/.test(name) ? `"${name}"` : 'an argument'
-    throw new UsageError(`${given} is no tool or action: write stint grant warehouse read. See: stint grant --help`)
+    throw new UsageError(`${given} is no tool or action: write stint ${command} warehouse read. See: stint ${command} --help`)
   }
-  if (actions.length === 0) throw new UsageError(`name at least one action of ${tool}: stint grant ${tool} ACTION…. See: stint grant --help`)
+  if (actions.length === 0) throw new UsageError(`name at least one action of ${tool}: stint ${command} ${tool} ACTION…. See: stint ${command} --help`)
   return { tool, actions }
 }

@@ -1,4 +1,5 @@
 import type { GrantRecord } from '../client/grant-records.ts'
+import { formatDuration } from '../kernel/duration.ts'
 import { formatFields, formatInstant, formatTable } from './terminal.ts'
 
 /** One grant for people, a fact a line. */
@@ -14,7 +15,7 @@ export function formatGrant(grant: GrantRecord): string {
     ['state', describeState(grant)],
     ['issued', time(grant.issued_at)],
     ['expires', time(grant.expires_at)],
-    ['ends', `${grant.ends.effect}: ${grant.ends.meaning}`],
+    ['ends', `${grant.ends.effect}: ${grant.ends.meaning}${describeDelay(grant.ends)}`],
     ['in the tool', grant.reference],
     ['may live until', time(grant.may_live_until)],
     ['tries to end it', grant.tries === undefined || grant.tries === 0 ? undefined : String(grant.tries)],
@@ -22,6 +23,11 @@ export function formatGrant(grant: GrantRecord): string {
     ['problem', grant.problem],
     ['ended', time(grant.ended_at)],
   ])
+}
+
+/** How long the tool takes, where it says. */
+function describeDelay({ delay_seconds: seconds }: GrantRecord['ends']): string {
+  return seconds === undefined ? '' : ` It takes up to ${formatDuration(seconds)}.`
 }
 
 /** A list of grants for people. */

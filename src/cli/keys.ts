@@ -1,4 +1,6 @@
-import type { SigningKeyRotated } from '../client/records.ts'
+import type { SigningKeyList, SigningKeyRotated } from '../client/records.ts'
+import type { SealingKeyList, SealingKeysRewrapped } from '../client/sealing-keys.ts'
+import { StintError } from '../client/errors.ts'
 import { refusePositionals } from './arguments.ts'
 import { CommandError, parseOptions, UsageError, type Command, type Io } from './command.ts'
 import { adminClient, connectionHelp, connectionOptions } from './connection.ts'
@@ -7,12 +9,16 @@ import { formatJson, formatTable, printable } from './terminal.ts'
 
 const listCommand: Command = {
   name: 'list',
-  summary: 'show the keys that sign and verify tokens',
+  summary: "show the broker's own keys",
   help: `Usage: stint keys list [--json]
 
-Shows the broker's own keys, in the order of their lives: next (published, and
-signs later), signing, verifying (signs no more, its tokens are still good),
+Shows the keys that sign tokens, in the order of their lives: next (published,
+and signs later), signing, verifying (signs no more, its tokens are still good),
 ended. They replace each other by themselves, as token_keys.rotate_days says.
+
+Then, for admins and auditors, the keys that seal what the database keeps
+secret, and which root key wraps them: next, sealing, replaced (what it sealed
+is sealed anew), erased. They replace each other as sealing_keys.rotate_days says.
 
 Options:
   --json  print the list as JSON
@@ -24,15 +30,78 @@ Examples:
   async run(args, io) {
     const { values, positionals } = parseOptions('keys list', args, { ...connectionOptions, json: { type: 'boolean' } })
     refusePositionals('keys list', positionals)
-    const list = await adminClient(values, io).listSigningKeys()
-    if (values.json === true) io.out(formatJson(list))
+    const client = adminClient(values, io)
+    const signing = await client.listSigningKeys()
+    const sealing = await client.listSealingKeys().catch((error: unknown) => {
+      // An approver may see the others all the same.
+      if (error instanceof StintError && error.code === 'forbidden') return undefined
+      throw error
+    })
+    if (values.json === true) io.out(formatJson({ ...signing, ...(sealing && { sealing }) }))
     else {
-      const rows = list.keys.map((key) => [key.kid, key.status, formatShort(key.signs_from), key.verifies_until === undefined ? '-' : formatShort(key.verifies_until)])
-      io.out(formatTable(['KEY', 'STATUS', 'SIGNS FROM', 'VERIFIES UNTIL'], rows, io.columns))
-      io.err(`The next rotation is due at ${formatShort(list.next_rotation_at)}.\n`)
+      io.out(describeSigningKeys(signing, io) + (sealing === undefined ? '' : `\n${describeSealingKeys(sealing, io)}`))
+      io.err(`The next key to sign tokens is due at ${formatShort(signing.next_rotation_at)}.\n`)
+      if (sealing !== undefined) io.err(`The next key to seal is due at ${formatShort(sealing.next_rotation_at)}.\n${describeUnfinished(sealing)}`)
     }
     return 0
   },
+}
+
+function describeSigningKeys({ keys }: SigningKeyList, io: Io): string {
+  const rows = keys.map((key) => [key.kid, key.status, formatShort(key.signs_from), key.verifies_until === undefined ? '-' : formatShort(key.verifies_until)])
+  return formatTable(['KEY', 'STATUS', 'SIGNS FROM', 'VERIFIES UNTIL'], rows, io.columns)
+}
+
+function describeSealingKeys({ keys }: SealingKeyList, io: Io): string {
+  const rows = keys.map((key) => [String(key.version), key.status, formatShort(key.seals_from), key.root ?? '-'])
+  return formatTable(['VERSION', 'STATUS', 'SEALS FROM', 'WRAPPED BY'], rows, io.columns)
+}
+
+function describeUnfinished({ remaining }: SealingKeyList): string {
+  if (remaining === 0) return ''
+  return `${remaining} sealed ${remaining === 1 ? 'value is' : 'values are'} still under a replaced key, and sealed anew in the background.\n`
+}
+
+const rewrapCommand: Command = {
+  name: 'rewrap',
+  summary: 'move the sealing keys to the root key of the configuration',
+  help: `Usage: stint keys rewrap [--json]
+
+Wraps the keys that seal the broker's secrets by its root key, in place of the
+one that root_key.previous names. What they have sealed stays as it is. A broker
+that was given a previous root key does it by itself, soon after its start: this
+does it now, and says whether the previous one can go from the configuration.
+
+To change the root key: name the new one as root_key and the old one as
+root_key.previous, restart every process, run this, take root_key.previous out.
+A process that still has the old configuration runs on, but cannot start again.
+
+Options:
+  --json  print the answer as JSON
+
+${connectionHelp}
+Examples:
+  stint keys rewrap
+`,
+  async run(args, io) {
+    const { values, positionals } = parseOptions('keys rewrap', args, { ...connectionOptions, json: { type: 'boolean' } })
+    refusePositionals('keys rewrap', positionals)
+    const rewrapped = await adminClient(values, io).rewrapSealingKeys()
+    io.out(values.json === true ? formatJson(rewrapped) : describeRewrap(rewrapped))
+    return rewrapped.elsewhere.length === 0 && !rewrapped.previous_is_needed ? 0 : 1
+  },
+}
+
+function describeRewrap({ root, previous, moved, elsewhere, previous_is_needed: isNeeded, audit_index: index }: SealingKeysRewrapped): string {
+  const name = printable(root)
+  const versions = moved.length === 1 ? `version ${moved[0]} is` : `versions ${moved.join(', ')} are`
+  const first = moved.length === 0 ? `Nothing was to be moved to the root key ${name}.\n` : `The sealing key of ${versions} wrapped by ${name} now. Audit entry ${index}.\n`
+  const others = elsewhere.map(
+    (key) => `Version ${key.version} is wrapped by ${printable(key.root)}, which this process was not given: restart it with the configuration of now.\n`,
+  )
+  if (previous === undefined) return first + others.join('')
+  const last = isNeeded ? `${printable(previous)} still wraps one: run this again.\n` : `${printable(previous)} wraps nothing any more: take root_key.previous out of the configuration.\n`
+  return first + others.join('') + last
 }
 
 const rotateCommand: Command = {
@@ -110,9 +179,10 @@ function formatShort(time: string): string {
 /** `stint keys …`: the broker's own keys; `stint key` is for an agent's. */
 export const keysCommand: Command = createGroup({
   name: 'keys',
-  summary: "Show and replace the broker's own keys, which sign tokens",
-  commands: [listCommand, rotateCommand],
+  summary: "Show and replace the broker's own keys, which sign tokens and seal secrets",
+  commands: [listCommand, rotateCommand, rewrapCommand],
   examples: `  stint keys list
   stint keys rotate
+  stint keys rewrap
 `,
 })

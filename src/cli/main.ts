@@ -32,6 +32,13 @@ const entries: readonly Entry[] = [
     load: async () => (await import('./grant.ts')).grantCommand,
   },
   {
+    name: 'aws',
+    summary: 'hand credentials to AWS programs',
+    audience: 'agents',
+    nested: true,
+    load: async () => (await import('./aws.ts')).awsCommand,
+  },
+  {
     name: 'task',
     summary: 'end everything that was granted under a task',
     audience: 'agents',
@@ -103,10 +110,24 @@ const entries: readonly Entry[] = [
   },
   {
     name: 'secret',
-    summary: "hand the broker a tool's root credential, to be kept sealed",
+    summary: 'hand the broker secrets, to be kept sealed',
     audience: 'admins',
     nested: true,
     load: async () => (await import('./secret.ts')).secretCommand,
+  },
+  {
+    name: 'rotations',
+    summary: 'show what lives long: when it was replaced, and is next',
+    audience: 'admins',
+    nested: false,
+    load: async () => (await import('./rotations.ts')).rotationsCommand,
+  },
+  {
+    name: 'rotate',
+    summary: 'replace a long-lived secret now, with progress',
+    audience: 'admins',
+    nested: false,
+    load: async () => (await import('./rotate.ts')).rotateCommand,
   },
   {
     name: 'tool',

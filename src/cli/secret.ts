@@ -5,6 +5,7 @@ import { readCount, readSingle, refusePositionals } from './arguments.ts'
 import { CommandError, parseOptions, UsageError, type Command, type Io } from './command.ts'
 import { adminClient, connectionHelp, connectionOptions } from './connection.ts'
 import { createGroup } from './group.ts'
+import { versionsCommand } from './secret-versions.ts'
 import { formatJson, formatTable, printable } from './terminal.ts'
 
 const putCommand: Command = {
@@ -14,8 +15,11 @@ const putCommand: Command = {
 
 Reads a secret from standard input, or from a file, and hands it to the broker,
 which keeps it sealed and never shows it again. A tool of the catalog names it
-as sealed:NAME. The one that the name had before is erased. A tool that needs
-reconnection works again once it has a fresh refresh token.
+as sealed:NAME, or lends it (connector sealed-secret). The one that the name had
+before is erased, and whoever was lent it is taken to hold nothing any more: so
+first have the system behind it refuse the old one, or change both at once. A
+rotation that is under way is given up. A tool that needs reconnection works
+again once it has a fresh refresh token.
 
 One line break at the end is taken off; the rest is kept as it is, at most
 64 KiB of text. A secret is never an argument: every user of the machine can
@@ -115,12 +119,13 @@ function decode(bytes: Uint8Array, file: string): string {
   }
 }
 
-/** `stint secret …`: the root credentials of tools that the broker keeps sealed. */
+/** `stint secret …`: the secrets that the broker keeps sealed, for tools and to be lent. */
 export const secretCommand: Command = createGroup({
   name: 'secret',
-  summary: 'Hand over and list the root credentials that the broker keeps sealed',
-  commands: [putCommand, listCommand],
+  summary: 'Hand over and list the secrets that the broker keeps sealed',
+  commands: [putCommand, listCommand, versionsCommand],
   examples: `  stint secret put crm --file refresh-token.txt
   stint secret list
+  stint secret versions crm
 `,
 })

@@ -4,6 +4,7 @@ import { readSingle, refusePositionals } from './arguments.ts'
 import { parseOptions, type Command } from './command.ts'
 import { adminClient, connectionHelp, connectionOptions } from './connection.ts'
 import { createGroup } from './group.ts'
+import { cutOffCommand } from './tool-cut-off.ts'
 import { formatJson, formatTable, printable } from './terminal.ts'
 
 const listCommand: Command = {
@@ -69,8 +70,9 @@ Examples:
 export const toolCommand: Command = createGroup({
   name: 'tool',
   summary: 'List the tools of the catalog, and check their root credentials',
-  commands: [listCommand, checkCommand],
+  commands: [listCommand, checkCommand, cutOffCommand],
   examples: `  stint tool list
   stint tool check warehouse
+  stint tool cut-off reports --reason "the build runner was broken into"
 `,
 })

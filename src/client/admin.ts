@@ -11,6 +11,8 @@ import { createGrantMethods, type GrantMethods } from './grants.ts'
 import { createOperatorMethods, type OperatorMethods } from './operators.ts'
 import { encodeSegment } from './path.ts'
 import { createReceiptMethods, type ReceiptMethods } from './receipts.ts'
+import { createSealingKeyMethods, type SealingKeyMethods } from './sealing-keys.ts'
+import { createRotationMethods, type RotationMethods } from './rotations.ts'
 import { createSecretMethods, type SecretMethods } from './secrets.ts'
 import { createSessionMethods, type SessionMethods } from './sessions.ts'
 import { createSigningKeyMethods, type SigningKeyMethods } from './signing-keys.ts'
@@ -27,7 +29,7 @@ export interface AdminClientOptions extends ConnectionOptions {
 }
 
 /** An operator's side of the broker: one method per route. Answers are returned as they are, in snake case. */
-export interface AdminClient extends AnchorMethods, EnrolmentMethods, GrantMethods, OperatorMethods, ReceiptMethods, SecretMethods, SessionMethods, SigningKeyMethods, ToolMethods {
+export interface AdminClient extends AnchorMethods, EnrolmentMethods, GrantMethods, OperatorMethods, ReceiptMethods, RotationMethods, SealingKeyMethods, SecretMethods, SessionMethods, SigningKeyMethods, ToolMethods {
   registerWorkload(registration: Registration): Promise<Recorded<WorkloadRecord>>
   getWorkload(name: string): Promise<WorkloadRecord>
   listWorkloads(query?: WorkloadQuery): Promise<WorkloadPage>
@@ -72,6 +74,8 @@ export function createAdminClient(options: AdminClientOptions): AdminClient {
     ...createGrantMethods(send),
     ...createOperatorMethods(send),
     ...createReceiptMethods(send),
+    ...createSealingKeyMethods(send),
+    ...createRotationMethods(send),
     ...createSecretMethods(send),
     ...createSessionMethods(send),
     ...createSigningKeyMethods(send),

@@ -4,6 +4,8 @@ export type Effect = 'immediate' | 'propagating' | 'introspection' | 'expiry'
 /** How a grant ends, and the same in words. */
 export interface Ends {
   readonly effect: Effect
+  /** How long the tool takes until that is carried out everywhere, at most, where it is known. */
+  readonly delay_seconds?: number
   readonly meaning: string
 }
 
@@ -74,6 +76,8 @@ export interface EndedGrant {
   readonly effect: Effect
   /** RFC 3339. */
   readonly until?: string
+  /** RFC 3339: the tool was told, and takes until then to carry it out everywhere. */
+  readonly effective_by?: string
   readonly problem?: string
   readonly audit_index?: number
 }
@@ -173,6 +177,24 @@ export interface ToolCheck {
   readonly tool: string
   readonly ok: boolean
   readonly findings: readonly { readonly ok: boolean; readonly sentence: string }[]
+}
+
+/** What cutting off a tool ended, or would end: then it has no `before`. */
+export interface ToolCutOff {
+  readonly tool: string
+  /** All that share its role: every grant of theirs ends. */
+  readonly tools: readonly string[]
+  /** Grants that lived and that nobody had ordered to end. */
+  readonly bystanders: number
+  /** What it ends beside them, in words. */
+  readonly meaning: string
+  /** RFC 3339: whatever was made before then is denied. */
+  readonly before?: string
+  /** Whether the tool has confirmed it. */
+  readonly confirmed?: boolean
+  /** Why it has not yet. */
+  readonly problem?: string
+  readonly audit_index?: number
 }
 
 /** What a look through a tool found that no live grant stands for. */

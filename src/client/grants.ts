@@ -49,7 +49,7 @@ export function pathOfGrant(grant: string): string {
   return `${path}/${encodeSegment(grant, "the grant's id")}`
 }
 
-const endsShape: Shape = { effect: 'string', meaning: 'string' }
+const endsShape: Shape = { effect: 'string', delay_seconds: 'number?', meaning: 'string' }
 const grantShape: Shape = {
   grant: 'string',
   workload: 'string',
@@ -83,6 +83,7 @@ const endedShape: Shape = {
   outcome: 'string',
   effect: 'string',
   until: 'string?',
+  effective_by: 'string?',
   problem: 'string?',
   audit_index: 'number?',
 }

@@ -1,5 +1,5 @@
 import { readObject, readObjects, type Shape } from './answer.ts'
-import type { OrphanSweep, ToolCheck, ToolRecord } from './grant-records.ts'
+import type { OrphanSweep, ToolCheck, ToolCutOff, ToolRecord } from './grant-records.ts'
 import type { ApiAnswer, ApiRequest } from './http.ts'
 import { encodeSegment } from './path.ts'
 
@@ -7,6 +7,8 @@ import { encodeSegment } from './path.ts'
 export interface ToolMethods {
   listTools(): Promise<readonly ToolRecord[]>
   checkTool(tool: string): Promise<ToolCheck>
+  /** Ends everything that was made on the role behind a tool, by whomever; with `dryRun` only says what that would be. */
+  cutOffTool(tool: string, options: { readonly reason: string; readonly dryRun?: boolean | undefined }): Promise<ToolCutOff>
   /** Ends what the broker made in a tool and no live grant stands for; with `dryRun` only lists it. Of many, it leaves some. */
   sweepOrphans(tool: string, options?: { readonly dryRun?: boolean | undefined }): Promise<OrphanSweep>
 }
@@ -29,6 +31,11 @@ export function createToolMethods(send: (request: ApiRequest) => Promise<ApiAnsw
       const check = readObject(body, { tool: 'string', ok: 'boolean', findings: 'array' }, "a tool's check")
       readObjects(check['findings'], { ok: 'boolean', sentence: 'string' }, "a tool's check")
       return check as unknown as ToolCheck
+    },
+    async cutOffTool(tool, { reason, dryRun = false }) {
+      const { body } = await send({ method: 'POST', path: pathOf(tool, 'cut-off'), json: { reason, dry_run: dryRun }, timeoutMsDefault: checkingMsMax })
+      const shape = { tool: 'string', tools: 'list of strings', bystanders: 'number', meaning: 'string', before: 'string?', confirmed: 'boolean?', problem: 'string?', audit_index: 'number?' } as const
+      return readObject(body, shape, 'a cut-off') as unknown as ToolCutOff
     },
     async sweepOrphans(tool, { dryRun = false } = {}) {
       const { body } = await send({ method: 'POST', path: pathOf(tool, 'orphans'), json: { dry_run: dryRun }, timeoutMsDefault: sweepingMsMax })

@@ -8,6 +8,100 @@ export interface AwsPlace {
   readonly private_network: boolean
 }
 
+/** The services that Stint speaks to, as AWS names them in addresses and signatures. */
+export type AwsService = 'sts' | 'iam' | 'kms' | 'secretsmanager'
+
+/** An AWS access key, and the session token where it is a session's. */
+export interface AwsKey {
+  readonly accessKeyId: string
+  readonly secretAccessKey: string
+  readonly sessionToken?: string
+}
+
+/** The way to AWS, for as long as a tool is open. */
+export interface AwsAccess {
+  /**
+   * What a client of the SDK is made with. A client is made for each call and signs with the key that was read for it, so
+   * that a replaced one is used from then on; without a key the call is not signed. Nothing of the machine's own AWS
+   * configuration counts: no profile, no variable, no metadata service.
+   */
+  settings(service: AwsService, key: AwsKey | undefined): AwsSettings
+  /** Waits for the calls that are under way. */
+  close(): Promise<void>
+}
+
+/** What every client of the SDK takes. */
+export interface AwsSettings {
+  readonly region: string
+  readonly endpoint: string
+  readonly credentials: AwsKey
+  readonly requestHandler: AwsTransport['handler']
+  readonly maxAttempts: number
+  readonly retryMode: 'standard'
+  readonly defaultsMode: 'standard'
+  readonly useFipsEndpoint: boolean
+  readonly useDualstackEndpoint: boolean
+  readonly authSchemePreference: string[]
+  readonly sigv4aSigningRegionSet: string[]
+  readonly userAgentAppId: string
+}
+
+/** How often the SDK asks before a call counts as failed, where AWS throttles it or fails: not where a connection breaks. */
+const attemptsMax = 3
+
+/** Stands where the SDK wants a key although the call is not signed, so that it looks for none on this machine. */
+const noKey: AwsKey = { accessKeyId: 'none', secretAccessKey: 'none' }
+
+export function openAws(place: AwsPlace, services: readonly AwsService[], timeoutMs?: number): AwsAccess {
+  const hosts = services.map((service) => new URL(locateAws(service, place).endpoint).host)
+  const transport = createAwsTransport({ hosts, privateNetwork: place.private_network, ...(timeoutMs !== undefined && { timeoutMs }) })
+  return {
+    settings: (service, key) => ({
+      ...locateAws(service, place),
+      credentials: key ?? noKey,
+      requestHandler: transport.handler,
+      maxAttempts: attemptsMax,
+      retryMode: 'standard',
+      defaultsMode: 'standard',
+      useFipsEndpoint: false,
+      useDualstackEndpoint: false,
+      authSchemePreference: [],
+      sigv4aSigningRegionSet: [],
+      userAgentAppId: 'stint',
+    }),
+    close: () => transport.close(),
+  }
+}
+
+/**
+ * One call of the SDK, over when the signal is: the SDK itself would wait out its retries. Rejects as the SDK does, or with
+ * the signal's reason.
+ */
+export async function askAws<T>(signal: AbortSignal, send: (options: { readonly abortSignal: AbortSignal }) => Promise<T>): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>()
+  const onAbort = () => reject(signal.reason)
+  if (signal.aborted) onAbort()
+  signal.addEventListener('abort', onAbort, { once: true })
+  try {
+    const sending = send({ abortSignal: signal })
+    sending.catch(() => undefined)
+    return await Promise.race([sending, promise])
+  } finally {
+    signal.removeEventListener('abort', onAbort)
+  }
+}
+
+/** Where a service is, and the region that its signatures name: IAM has one address in each partition of AWS. */
+export function locateAws(service: AwsService, { region, endpoint }: Pick<AwsPlace, 'region' | 'endpoint'>): { readonly endpoint: string; readonly region: string } {
+  const suffix = region.startsWith('cn-') ? 'amazonaws.com.cn' : region.startsWith('eusc-') ? 'amazonaws.eu' : 'amazonaws.com'
+  if (service !== 'iam') return { endpoint: endpoint ?? `https://${service}.${region}.${suffix}`, region }
+  const [host, signed] = region.startsWith('cn-') ? ['iam.cn-north-1', 'cn-north-1']
+    : region.startsWith('us-gov-') ? ['iam.us-gov', 'us-gov-west-1']
+    : region.startsWith('eusc-') ? ['iam.eusc-de-east-1', 'eusc-de-east-1']
+    : ['iam', 'us-east-1']
+  return { endpoint: endpoint ?? `https://${host}.${suffix}`, region: signed }
+}
+
 /** What this module needs of a request of the AWS SDK. */
 interface SdkRequest {
   readonly protocol: string

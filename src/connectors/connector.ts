@@ -1,3 +1,4 @@
+import type { Log } from '../kernel/log.ts'
 import type { Secret } from '../kernel/secret.ts'
 import type { Tool, ToolAction } from '../policy/catalog.ts'
 
@@ -74,8 +75,8 @@ export interface OpenTool {
   readonly effect: Effect
   /** How long the tool takes to carry out what it has confirmed, at most, in seconds; with `propagating`, where it is known. */
   readonly delaySeconds?: number
-  /** Where its credentials are denied once they are over, and for how long after a mint has begun that has to be, at most. */
-  readonly denying?: { readonly list: string; readonly secondsMax: number }
+  /** Where its credentials are denied once they are over, where the tool itself cannot end them. */
+  readonly denying?: Denying
   /** The long-lived secret behind the tool, where Stint replaces it by schedule. */
   readonly rotation?: RotatableSecret
   /**
@@ -139,17 +140,42 @@ export interface RotatableSecret {
 export interface Denials {
   /** The grants that are over while the tool would let their sessions go on, in the order of their ids. */
   readonly grants: readonly string[]
-  /** Everything that was made before that time is to be denied, by the word of an admin. */
+  /** Everything that was made before that time is to be denied, by the word of an admin; whole seconds. */
   readonly cutOffBeforeMs?: number
+}
+
+/** A place of a tool in which sessions are denied that it cannot end. Tools may share one. */
+export interface Denying {
+  /** Names the place: the same for all tools that share it. */
+  readonly list: string
+  /** For how long after a mint has begun its session has to be denied, at most. */
+  readonly secondsMax: number
+  /** How many grants can be named there. */
+  readonly grantsMax: number
+  /**
+   * Has the place say just what `judge` returns, once it has been read back: `judge` is told what it says now, and is asked
+   * anew before each try. `left` did not fit; what stood there stays. `rewrite`: it is written also where it is right.
+   * Throws `ConnectorError`.
+   */
+  write(judge: (found: Denials) => Promise<Denials>, options: { readonly rewrite: boolean }, signal: AbortSignal): Promise<Written>
+}
+
+/** What came of writing a list. `changed`: it did not say so before. */
+export interface Written {
+  readonly left: readonly string[]
+  readonly changed: boolean
 }
 
 /** Lists of what a tool must deny: each is written whole from the broker's rows, by one process at a time. */
 export interface DenyLists {
   /**
-   * Has `write` put the whole list into the tool with this grant in it; of several at once one may do it for all. Throws
-   * what `write` throws, and a `ConnectorError` where its turn does not come before the signal does.
+   * Has the list written with these grants in it; of several calls at once one may do it for all. Returns those for which
+   * there is no room. Throws what `Denying.write` throws, and a `ConnectorError` where its turn does not come before the
+   * signal does.
    */
-  deny(list: string, grant: string, write: (denials: Denials, signal: AbortSignal) => Promise<void>, signal: AbortSignal): Promise<void>
+  deny(list: string, grants: readonly string[], signal: AbortSignal): Promise<readonly string[]>
+  /** Has a place written as it ought to be, also where it is so, for a check. Returns how many grants it names. Throws as `deny`. */
+  rewrite(denying: Denying, signal: AbortSignal): Promise<number>
   /** Until when nothing may be made, for it would be denied as soon as it is there; `undefined` where that is not so. */
   findCutOff(list: string): Promise<number | undefined>
 }
@@ -199,6 +225,18 @@ export interface ToolContext {
   readonly sealedVersions: SealedVersions
   /** Signs a JWT by which Stint itself proves who it is to a cloud that trusts its issuer. */
   signWebIdentity(identity: WebIdentity): Promise<Secret>
+  /** The programs that a rotator may run on the broker's machine, by the names that its configuration gives them. */
+  readonly commands: ReadonlyMap<string, AllowedCommand>
+  /** The operator's log: for what programs say that is no business of a caller's. */
+  readonly log: Log
+}
+
+/** A program on the broker's machine. */
+export interface AllowedCommand {
+  /** Absolute, without symbolic links. */
+  readonly path: string
+  /** What it is always called with. */
+  readonly args: readonly string[]
 }
 
 /** What a single use of a secret that replaces itself came to. */

@@ -20,12 +20,38 @@ export async function checkServer(server: PostgresServer, toCheck: ToCheck, sign
   const findings: Finding[] = []
   try {
     await server.runAlone(signal, async (session) => {
-      for (const part of [checkRoot, checkPlace, checkHeir, checkGroups, checkDatabase]) findings.push(...(await part(session, toCheck)))
+      const acting = await findActing(session)
+      findings.push(...(await checkRoot(acting, toCheck)), ...(await checkLogin(session, acting)), ...(await checkPlace(session)))
+      for (const part of [checkHeir, checkGroups, checkDatabase]) findings.push(...(await part(acting, toCheck)))
     })
   } catch (error) {
     findings.push(bad(error instanceof ConnectorError ? error.adminMessage : 'The check failed for a reason of its own.'))
   }
   return findings
+}
+
+/** The session as the role that acts in it: who logs in may share the root role with another (`ALTER ROLE … SET role`). */
+async function findActing(session: Session): Promise<Session> {
+  const [row] = await session.query<{ name: string }>('select current_user::text as name')
+  return { ...session, root: { ...session.root, user: row?.name ?? session.root.user } }
+}
+
+/** What who logs in may do beside what the root role may, which it shares: it can go back to it at any time. */
+async function checkLogin({ query, root: { user } }: Session, { root }: Session): Promise<readonly Finding[]> {
+  if (user === root.user) return []
+  const [row] = await query<{ attributes: readonly string[]; others: readonly string[] }>(
+    `select array_remove(array[case when rolsuper then 'SUPERUSER' end, case when rolcreaterole then 'CREATEROLE' end, case when rolcreatedb then 'CREATEDB' end,
+        case when rolreplication then 'REPLICATION' end, case when rolbypassrls then 'BYPASSRLS' end], null) as attributes,
+      array(select distinct g.rolname::text from pg_auth_members m join pg_roles g on g.oid = m.roleid
+        where m.member = login.oid and g.rolname <> current_user and g.rolname <> 'pg_use_reserved_connections' order by 1) as others
+    from pg_roles login where rolname = session_user`,
+  )
+  const login = escapeIdentifier(user)
+  const findings = [
+    ...(row?.attributes ?? []).map((attribute) => bad(`The user ${user} has ${attribute}, which it does not need, for it acts as ${root.user}: ALTER ROLE ${login} NO${attribute}.`)),
+    ...(row?.others ?? []).map((other) => bad(`The user ${user} is a member of ${other}, which it does not need, for it acts as ${root.user}: REVOKE ${escapeIdentifier(other)} FROM ${login}.`)),
+  ]
+  return findings.length > 0 ? findings : [good(`The user ${user} logs in, acts as ${root.user}, and has nothing beside that.`)]
 }
 
 interface RoleRow {
@@ -64,7 +90,7 @@ async function checkRoot({ query, root }: Session, { config, groups }: ToCheck):
 async function checkPlace({ query, root }: Session): Promise<readonly Finding[]> {
   const [row] = await query<{ reserved: number; member: boolean }>(
     `select coalesce(current_setting('reserved_connections', true), '0')::int as reserved,
-      exists (select from pg_roles where rolname = 'pg_use_reserved_connections' and pg_has_role(current_user, oid, 'usage')) as member`,
+      exists (select from pg_roles where rolname = 'pg_use_reserved_connections' and pg_has_role(session_user, oid, 'usage')) as member`,
   )
   const { reserved = 0, member = false } = row ?? {}
   if (reserved >= 2 && member) return [good(`${reserved} connections are kept for ${root.user} and its like, whatever agents take.`)]

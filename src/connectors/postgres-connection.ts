@@ -26,6 +26,14 @@ async function connectAlone(settings: pg.ClientConfig): Promise<pg.Client> {
   }
 }
 
+/** Does one thing on a connection as whoever the URL names, closed afterwards. */
+export async function runOnce<T>(root: RootUrl, { privateNetwork }: { readonly privateNetwork: boolean }, signal: AbortSignal, use: Use<T>): Promise<T> {
+  const certificates = root.sslrootcert === undefined ? undefined : await readCertificates(root.sslrootcert)
+  const settings = createSettings(root, certificates, () => createSocket(root.host, privateNetwork))
+  const client = await findPlace(signal, root, () => connectAlone(settings), (late) => void late.end())
+  return useClient(client, root, signal, use, () => void client.end())
+}
+
 /** The server of one tool. */
 export interface PostgresServer {
   /**

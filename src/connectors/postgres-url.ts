@@ -18,13 +18,21 @@ export interface RootUrl {
   readonly sslrootcert: string | undefined
 }
 
+export interface UrlRules {
+  readonly tool: string
+  readonly privateNetwork: boolean
+  /** What it is, where it is not the root URL of the tool, and by which member of the catalog file it comes. */
+  readonly what?: string
+  readonly member?: string
+}
+
 /**
  * Reads `postgres://user:password@host:port/database`, with `sslmode` and `sslrootcert` if need be. What is in it and cannot
  * be honoured is refused (invariant 6). Throws `ConnectorError` `nothing_done` that does not say back what was read.
  */
-export function parseRootUrl(url: Secret, { tool, privateNetwork }: { readonly tool: string; readonly privateNetwork: boolean }): RootUrl {
+export function parseRootUrl(url: Secret, { tool, privateNetwork, what = 'The URL', member = 'url' }: UrlRules): RootUrl {
   const refuse = (why: string): ConnectorError =>
-    new ConnectorError({ outcome: 'nothing_done', publicMessage: `The URL of the tool ${tool} ${why}: an admin puts it right where its catalog file takes \`url\` from.` })
+    new ConnectorError({ outcome: 'nothing_done', publicMessage: `${what} of the tool ${tool} ${why}: an admin puts it right where its catalog file takes \`${member}\` from.` })
   const text = url.reveal()
   if (!/^postgres(?:ql)?:\/\//.test(text) || !URL.canParse(text)) throw refuse('is not postgres://user:password@host:port/database')
   const parsed = new URL(text)

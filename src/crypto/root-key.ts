@@ -1,3 +1,4 @@
+import { createHmac, type KeyObject } from 'node:crypto'
 import { constants } from 'node:fs'
 import { open, unlink, type FileHandle } from 'node:fs/promises'
 import { dirname } from 'node:path'
@@ -5,11 +6,36 @@ import { decodeBase64url, encodeBase64url } from '../identity/base64url.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { systemRandom, type RandomBytes } from '../kernel/ids.ts'
 import { readPrivateFile } from '../kernel/private-file.ts'
+import { importKey, unwrapSealingKey, wrapSealingKey } from './seal.ts'
+
+/** What wraps the sealing keys, and never seals anything else. */
+export interface RootKey {
+  /** Tells it from other root keys, and tells nothing of the key: it stands in the database and in the log. */
+  readonly name: string
+  /** The sealing key as the database keeps it. It opens as this version only. Throws as `unwrap` does. */
+  wrap(sealingKey: KeyObject, version: number): Promise<string>
+  /**
+   * The sealing key, or `undefined` where this root key did not wrap it as this version. Throws `unavailable` while the root
+   * key cannot be asked, and `config_invalid` where somebody has to do something before it can.
+   */
+  unwrap(wrapped: string, version: number): Promise<KeyObject | undefined>
+}
 
 /** Where the root key comes from: a file's path or an environment variable's name. */
 export type RootKeySource = { readonly file: string } | { readonly env: string }
 
 const keyBytes = 32
+
+/** The root key of these 32 bytes, as they come from a file or from the environment. */
+export function createRawRootKey(bytes: Uint8Array, random: RandomBytes = systemRandom): RootKey {
+  const key = importKey(bytes)
+  return {
+    // Under another label than anything else that is ever made of these bytes; a part of the hash tells two of them apart.
+    name: `raw:${createHmac('sha256', key).update('stint root key name').digest('hex').slice(0, 16)}`,
+    wrap: async (sealingKey, version) => wrapSealingKey(key, sealingKey, version, random),
+    unwrap: async (wrapped, version) => unwrapSealingKey(key, wrapped, version),
+  }
+}
 
 /**
  * The root key, 32 bytes: hex, base64 or base64url text, or in a file the raw bytes. A file must be a regular one of

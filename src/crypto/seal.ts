@@ -23,61 +23,76 @@ export interface Sealer {
   open(sealed: Sealed, place: SealedPlace): Uint8Array
 }
 
+/** A sealing key, opened. */
+export interface SealingKey {
+  readonly version: number
+  readonly key: KeyObject
+  /** From then on it seals in place of the versions before it. */
+  readonly sealsFromMs: number
+}
+
+/** The keys that a sealer works with, which come and go while it is in use. */
+export interface SealingRing extends Sealer {
+  readonly versions: readonly number[]
+  find(version: number): SealingKey | undefined
+  add(key: SealingKey): void
+  /** What was sealed under this version opens no more. */
+  forget(version: number): void
+}
+
 const algorithm = 'aes-256-gcm'
 const keyBytes = 32
 const nonceBytes = 12
 const tagBytes = 16
 
 /**
- * Seals with AES-256-GCM (NIST SP 800-38D) under the sealing key of version `current`; the associated data names table,
+ * Seals with AES-256-GCM (NIST SP 800-38D) under the newest key whose time has come; the associated data names table,
  * row and version. Nonces are random, so one key must seal at most 2^32 values (§8.3 there): rotate it long before.
  */
-export function createSealer(
-  keys: ReadonlyMap<number, Uint8Array>,
-  current: number,
-  random: RandomBytes = systemRandom,
-): Sealer {
-  const imported = new Map<number, KeyObject>()
-  for (const [version, key] of keys) imported.set(checkVersion(version), importKey(key))
-  const sealingKey = imported.get(current)
-  if (sealingKey === undefined) throw refuse(`there is no sealing key of the current version ${current}`)
+export function createSealingRing(nowMs: () => number, random: RandomBytes = systemRandom): SealingRing {
+  const keys = new Map<number, SealingKey>()
   return {
+    get versions() {
+      return [...keys.keys()]
+    },
+    find: (version) => keys.get(version),
+    add(key) {
+      keys.set(checkVersion(key.version), key)
+    },
+    forget(version) {
+      keys.delete(version)
+    },
     seal(plaintext, place) {
+      const begun = [...keys.values()].filter(({ sealsFromMs }) => sealsFromMs <= nowMs())
+      const current = begun.find(({ version }) => version === Math.max(...begun.map((key) => key.version)))
+      if (current === undefined) throw refuse('no sealing key has its time to seal now')
       const bytes = typeof plaintext === 'string' ? Buffer.from(plaintext, 'utf8') : plaintext
-      return { version: current, ciphertext: encrypt(sealingKey, bytes, nameRow(place, current), random) }
+      return { version: current.version, ciphertext: encrypt(current.key, bytes, nameRow(place, current.version), random) }
     },
     open(sealed, place) {
-      const key = imported.get(sealed.version)
+      const key = keys.get(sealed.version)?.key
       const plaintext = key && decrypt(key, sealed.ciphertext, nameRow(place, sealed.version))
-      if (plaintext === undefined) throw refuse()
+      if (plaintext === undefined) throw refuse(key === undefined ? `this process has no sealing key of version ${sealed.version}` : undefined)
       return plaintext
     },
   }
 }
 
-/** Wraps a sealing key of 32 bytes under the root key of 32 bytes, for storage. It opens as this version only. */
-export function wrapSealingKey(
-  rootKey: Uint8Array,
-  sealingKey: Uint8Array,
-  version: number,
-  random: RandomBytes = systemRandom,
-): Sealed {
-  if (sealingKey.length !== keyBytes) throw refuse('a sealing key is not 32 bytes')
-  const data = nameSealingKey(checkVersion(version))
-  return { version, ciphertext: encrypt(importKey(rootKey), sealingKey, data, random) }
+/** The 32 bytes of a key, in the form in which they are kept in memory: it shows nothing of them when it is printed. */
+export function importKey(key: Uint8Array): KeyObject {
+  if (key.length !== keyBytes) throw refuse('a key for sealing is not 32 bytes')
+  return createSecretKey(key)
 }
 
-/** Unwraps a sealing key; throws `config_invalid` when this root key did not wrap it, a mistake an operator can mend. */
-export function unwrapSealingKey(rootKey: Uint8Array, wrapped: Sealed): Uint8Array {
-  const sealingKey = decrypt(importKey(rootKey), wrapped.ciphertext, nameSealingKey(wrapped.version))
-  if (sealingKey?.length !== keyBytes) {
-    throw new BrokerError({
-      code: 'config_invalid',
-      publicMessage: "The root key does not open the database's sealing keys. Give the one it was set up with.",
-      detail: `sealing key version ${wrapped.version}`,
-    })
-  }
-  return sealingKey
+/** Wraps a sealing key under the root key, for storage. It opens as this version only. */
+export function wrapSealingKey(rootKey: KeyObject, sealingKey: KeyObject, version: number, random: RandomBytes = systemRandom): string {
+  return encrypt(rootKey, sealingKey.export(), nameSealingKey(checkVersion(version)), random)
+}
+
+/** The sealing key, or `undefined` where this root key did not wrap it as this version. */
+export function unwrapSealingKey(rootKey: KeyObject, wrapped: string, version: number): KeyObject | undefined {
+  const sealingKey = decrypt(rootKey, wrapped, nameSealingKey(version))
+  return sealingKey?.length === keyBytes ? importKey(sealingKey) : undefined
 }
 
 // Associated data is a JSON array: its quotes keep table, row and version apart whatever they contain, and its first
@@ -110,11 +125,6 @@ function decrypt(key: KeyObject, ciphertext: string, data: Buffer): Uint8Array |
     return undefined
   }
   return plaintext
-}
-
-function importKey(key: Uint8Array): KeyObject {
-  if (key.length !== keyBytes) throw refuse('a key for sealing is not 32 bytes')
-  return createSecretKey(key)
 }
 
 function checkVersion(version: number): number {

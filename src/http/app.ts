@@ -28,7 +28,9 @@ import { answerOAuthError, answerProblem, toBrokerError } from './problem.ts'
 import { describeAddress, tellOfRequests } from './request-log.ts'
 import { receiptRoutes } from './receipts.ts'
 import { revocationRoutes } from './revocations.ts'
+import { rotationRoutes } from './rotations.ts'
 import { rolesOf, takesAgents, type Route, type RouteContext } from './route.ts'
+import { sealingKeyRoutes } from './sealing-keys.ts'
 import { secretRoutes } from './secrets.ts'
 import { sessionRoutes } from './sessions.ts'
 import { signingKeyRoutes } from './signing-keys.ts'
@@ -51,7 +53,9 @@ export const routes: readonly Route[] = [
   ...sessionRoutes,
   ...policyRoutes,
   ...signingKeyRoutes,
+  ...sealingKeyRoutes,
   ...secretRoutes,
+  ...rotationRoutes,
   ...auditRoutes,
   ...exportRoutes,
   ...proofRoutes,

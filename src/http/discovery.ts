@@ -25,6 +25,16 @@ const metadata = z.strictObject({
   stint_trust_domain: z.string(),
 })
 
+/** OpenID Connect Discovery 1.0 §3, as far as a cloud reads it that trusts this issuer: nobody signs in here. */
+const openidMetadata = z.strictObject({
+  issuer: z.url(),
+  jwks_uri: z.url(),
+  response_types_supported: texts,
+  subject_types_supported: texts,
+  id_token_signing_alg_values_supported: texts,
+  claims_supported: texts,
+})
+
 /** RFC 7517 §5. */
 const keySet = z.strictObject({
   keys: z.array(
@@ -60,6 +70,25 @@ export const discoveryRoutes: readonly Route[] = [
         revocation_endpoint_auth_signing_alg_values_supported: assertionAlgorithms,
         // Not of the RFC: a client_id is spiffe://<trust domain>/<workload>.
         stint_trust_domain: trustDomain,
+      })
+    },
+  }),
+  defineRoute({
+    method: 'GET',
+    path: '/.well-known/openid-configuration',
+    access: 'anyone',
+    summary: 'The same for clouds that trust tokens by which Stint itself proves who it is',
+    answers: { 200: { description: 'OpenID Connect Discovery 1.0', schema: openidMetadata } },
+    async handle(c) {
+      const { issuer } = c.get('broker')
+      c.header('cache-control', `public, max-age=${keysMaxAgeSeconds}`)
+      return c.json({
+        issuer,
+        jwks_uri: `${issuer}/oauth2/jwks`,
+        response_types_supported: ['id_token'],
+        subject_types_supported: ['public'],
+        id_token_signing_alg_values_supported: ['ES256'],
+        claims_supported: ['iss', 'sub', 'aud', 'iat', 'exp', 'jti'],
       })
     },
   }),

@@ -79,7 +79,7 @@ export function describeGranted({ grant, request, issuedAtMs, expiresAtMs, renew
     issued_at: formatTime(issuedAtMs),
     expires_at: formatTime(expiresAtMs),
     renews,
-    ends: describeEnds(effect, delaySeconds),
+    ends: describeEnds(effect, delaySeconds, request.tool.connector),
     credential: reveal(credential),
     environment: reveal(environment),
     audit_index: auditIndex,
@@ -97,8 +97,16 @@ const meanings = {
   expiry: 'It cannot be ended before it expires.',
 } as const
 
-function describeEnds(effect: keyof typeof meanings, delaySeconds?: number) {
-  return { effect, delay_seconds: delaySeconds, meaning: meanings[effect] }
+/** A value that somebody keeps is lent as it is: nothing of it ends by itself. */
+const meaningsOfSecrets: { readonly [E in keyof typeof meanings]?: string } = {
+  propagating: 'The value stays good until it is replaced: a revocation has that done at once, and the end of its time waits for the next rotation.',
+  expiry: 'The value stays good until somebody replaces it, also after its time: the grant ends when that is done, which Stint does not do itself.',
+}
+const lendsSecrets: ReadonlySet<string> = new Set(['sealed-secret', 'aws-secrets-manager'])
+
+function describeEnds(effect: keyof typeof meanings, delaySeconds: number | undefined, connector = '') {
+  const meaning = (lendsSecrets.has(connector) ? meaningsOfSecrets[effect] : undefined) ?? meanings[effect]
+  return { effect, delay_seconds: delaySeconds, meaning }
 }
 
 export function describeRevoked({ grant, workload, tool, outcome, effect, untilMs, effectiveByMs, problem }: RevokedGrant) {
@@ -119,7 +127,7 @@ export function describeGrant({ grant, credential, state }: TouchedGrant) {
     state,
     issued_at: formatTime(grant.issuedAtMs),
     expires_at: formatTime(grant.expiresAtMs),
-    ends: describeEnds(credential?.effect ?? 'introspection', credential?.delaySeconds),
+    ends: describeEnds(credential?.effect ?? 'introspection', credential?.delaySeconds, credential?.connector),
     reference: credential?.reference,
     may_live_until: lingers.includes(state) ? time(credential?.diesAtMs) : undefined,
     tries: credential?.tries,

@@ -3,7 +3,8 @@ import { putSecret, secretBytesMax } from '../broker/secrets.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { secretNamePattern } from '../kernel/secret-source.ts'
 import { Secret } from '../kernel/secret.ts'
-import { listSecrets } from '../storage/secrets.ts'
+import { BrokerError } from '../kernel/errors.ts'
+import { listSecrets, listVersions } from '../storage/secrets.ts'
 import { operatorCaller } from './guards.ts'
 import { wholeNumber } from './query.ts'
 import { defineRoute, type Route } from './route.ts'
@@ -24,8 +25,22 @@ const listQuery = z.strictObject({ limit: wholeNumber(1, 500).optional(), after:
 
 const secretAnswer = z.strictObject({
   name: z.string(),
-  version: z.int().describe('Counts from 1; the last one is in use, and earlier ones are erased.'),
+  version: z.int().describe('The one that is in use. Versions count from 1.'),
   created_at: z.iso.datetime(),
+})
+const versionsQuery = z.strictObject({ limit: wholeNumber(1, 500).optional(), before: wholeNumber(1, 2 ** 31).optional() })
+const versionsAnswer = z.strictObject({
+  versions: z.array(
+    z.strictObject({
+      version: z.int(),
+      stage: z
+        .enum(['current', 'pending', 'previous', 'erased'])
+        .describe('`current`: in use. `pending`: to be the next, once its rotation is finished. `previous`: replaced, and may still open something. `erased`: opens nothing.'),
+      created_at: z.iso.datetime(),
+      rotation: z.string().optional().describe('The rotation that made it; absent where it was put.'),
+    }),
+  ),
+  next: z.int().optional().describe('Pass it as before for the next page; absent on the last one.'),
 })
 const listAnswer = z.strictObject({
   secrets: z.array(
@@ -44,7 +59,7 @@ export const secretRoutes: readonly Route[] = [
     method: 'PUT',
     path: '/v1/secrets/:name',
     access: ['admin'],
-    summary: 'Hand over a secret that a tool of the catalog names as sealed:name, in place of the one before',
+    summary: 'Hand over a secret that the catalog names, in place of the one before, which is erased',
     params: secretParams,
     // JSON may write each byte of the value with six.
     body: { type: 'json', schema: putBody, bytesMax: 6 * secretBytesMax + 1024 },
@@ -73,6 +88,24 @@ export const secretRoutes: readonly Route[] = [
           ...(usedUp && { needs_reconnection: usedUp }),
         })),
         ...(found.length > limit && { next: page.at(-1)?.name }),
+      })
+    },
+  }),
+  defineRoute({
+    method: 'GET',
+    path: '/v1/secrets/:name/versions',
+    access: ['admin', 'auditor'],
+    summary: 'List the versions of a secret, the newest first, without their values',
+    params: secretParams,
+    query: versionsQuery,
+    answers: { 200: { description: 'A page of versions', schema: versionsAnswer } },
+    async handle(c, { params: { name }, query: { limit = 100, before } }) {
+      const found = await listVersions(c.get('broker').database.read, name, { limit: limit + 1, before })
+      if (found.length === 0 && before === undefined) throw new BrokerError({ code: 'not_found', publicMessage: `There is no secret ${name}: an admin puts it, with stint secret put ${name}.` })
+      const page = found.slice(0, limit)
+      return c.json({
+        versions: page.map(({ version, stage = 'erased', createdAtMs, rotation }) => ({ version, stage, created_at: formatTime(createdAtMs), ...(rotation !== undefined && { rotation }) })),
+        ...(found.length > limit && { next: page.at(-1)?.version }),
       })
     },
   }),

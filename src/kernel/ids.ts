@@ -39,3 +39,11 @@ export function newId(prefix: string, nowMs: number, random: RandomBytes): strin
   for (const byte of random(16)) id += alphabet.charAt(byte & 31)
   return `${prefix}_${id}`
 }
+
+/** When an id was made, in milliseconds, to the extent that its maker's clock was right; `undefined` for what is no id. */
+export function readIdTime(id: string): number | undefined {
+  const [, time] = /^[a-z]+_([0-9a-z]{10})[0-9a-z]{16}$/.exec(id) ?? []
+  if (time === undefined) return undefined
+  const digits = [...time].map((character) => alphabet.indexOf(character))
+  return digits.includes(-1) ? undefined : digits.reduce((ms, digit) => ms * 32 + digit, 0)
+}

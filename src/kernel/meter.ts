@@ -6,6 +6,12 @@ export interface Counters {
   readonly credentials_lent: { readonly tool: string }
   /** Tries to end a credential that its tool refused or did not answer. */
   readonly end_failures: { readonly tool: string }
+  /** Steps of rotations that the system behind a secret has done, or has refused or not answered. */
+  readonly rotation_steps: { readonly rotation: string; readonly step: string; readonly outcome: 'done' | 'failed' }
+  /** Tries to write a list of what is denied that came to nothing. */
+  readonly deny_failures: { readonly tool: string }
+  /** How often a list of what is denied was found changed by somebody else. */
+  readonly deny_repairs: { readonly tool: string }
   /** Requests of proven workloads that ended without a token: `denied`, `needs_approval`, or the error's code. */
   readonly requests_denied: { readonly reason: string }
   /** Callers who were not believed, by the reasons of `identity/refusal.ts`; replays among them. */
@@ -60,6 +66,14 @@ export interface Gauges {
   readonly credentials: { readonly state: string }
   /** Those of them that should have been looked at a minute ago: the sweeper does not keep up, or stands still. */
   readonly credentials_overdue: Readonly<Record<string, never>>
+  /** 1 where a new version of a long-lived secret should have been in force for some time, else 0. */
+  readonly rotations_overdue: { readonly rotation: string }
+  /** 1 where the last rotation came to nothing, so that what was in force still is, else 0. */
+  readonly rotations_failed: { readonly rotation: string }
+  /** Grants that are over and have to be denied in the tool until their session dies, by the tool that writes the list. */
+  readonly denials: { readonly tool: string }
+  /** How many the list has room for. */
+  readonly denials_max: { readonly tool: string }
   readonly operators: { readonly role: string }
   /** Active operators whose credential expires within 14 days. */
   readonly operators_expiring: { readonly role: string }

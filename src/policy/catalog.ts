@@ -1,10 +1,13 @@
 import { z } from 'zod'
 import { formatDuration, parseDuration } from '../kernel/duration.ts'
 import type { PolicyProblem } from './problem.ts'
+import { awsStsKind } from './kinds/aws-sts.ts'
+import { awsSecretsManagerKind } from './kinds/aws-secrets-manager.ts'
 import { githubAppKind } from './kinds/github-app.ts'
 import type { ConnectorKind } from './kinds/kind.ts'
 import { oauthClientKind } from './kinds/oauth-client.ts'
 import { postgresKind } from './kinds/postgres.ts'
+import { sealedSecretKind } from './kinds/sealed-secret.ts'
 import { compileTargetPattern, type TargetRule } from './target.ts'
 import { parseYamlFile, type YamlFile } from './yaml-file.ts'
 
@@ -55,6 +58,9 @@ export const builtInConnectorKinds: ConnectorKinds = new Map<string, ConnectorKi
   ['postgres', postgresKind],
   ['github-app', githubAppKind],
   ['oauth-client', oauthClientKind],
+  ['sealed-secret', sealedSecretKind],
+  ['aws-secrets-manager', awsSecretsManagerKind],
+  ['aws-sts', awsStsKind],
 ])
 
 export const ttlSecondsMax = 86_400
@@ -103,7 +109,8 @@ function createToolSchema(kinds: ConnectorKinds, kind: ConnectorKind | undefined
     tool: z
       .string()
       .regex(/^[a-z][a-z0-9-]{0,62}$/, 'must be lower-case letters, digits and hyphens, at most 63, beginning with a letter')
-      .refine((name) => name !== 'sensitivity', 'must not be "sensitivity": that names the groups of actions'),
+      .refine((name) => name !== 'sensitivity', 'must not be "sensitivity": that names the groups of actions')
+      .refine((name) => name !== 'signing-keys' && name !== 'sealing-keys', "must not be signing-keys or sealing-keys: those name the rotations of the broker's own keys"),
     connector: z.enum([...kinds.keys()]),
     audience: kind?.audience === 'required' ? audience : audience.optional(),
     description: description.optional(),
@@ -144,23 +151,23 @@ export function parseTool(
       ...(about === undefined ? {} : { description: about }),
     }
   })
-  return {
-    problemAt: parsed.problemAt,
-    tool: {
-      name,
-      file,
-      connector: rest.connector,
-      sensitivity: rest.sensitivity,
-      ttl: { defaultSeconds: ttl.default, maxSeconds: ttl.max },
-      approvalsMax,
-      actions: new Map(actions.map((action) => [action.name, action])),
-      introspectors: rest.introspectors,
-      ...(rest.audience === undefined ? {} : { audience: rest.audience }),
-      ...(rest.description === undefined ? {} : { description: rest.description }),
-      ...(rest.target === undefined ? {} : { target: rest.target }),
-      ...('config' in rest && rest.config !== undefined ? { config: rest.config } : {}),
-    },
+  const { judgeTarget: judge, judgeTool } = kinds.get(rest.connector) ?? {}
+  const tool: Tool = {
+    name,
+    file,
+    connector: rest.connector,
+    sensitivity: rest.sensitivity,
+    ttl: { defaultSeconds: ttl.default, maxSeconds: ttl.max },
+    approvalsMax,
+    actions: new Map(actions.map((action) => [action.name, action])),
+    introspectors: rest.introspectors,
+    ...(rest.audience === undefined ? {} : { audience: rest.audience }),
+    ...(rest.description === undefined ? {} : { description: rest.description }),
+    ...(rest.target === undefined ? {} : { target: { ...rest.target, ...(judge && { judge }) } }),
+    ...('config' in rest && rest.config !== undefined ? { config: rest.config } : {}),
   }
+  const problems = (judgeTool?.(tool) ?? []).map(({ path, message }) => parsed.problemAt(path, message))
+  return problems.length > 0 ? { problems } : { tool, problemAt: parsed.problemAt }
 }
 
 function readConnector(value: unknown): string {

@@ -128,6 +128,11 @@ function loadCatalog(files: NamedText, kinds: ConnectorKinds, problems: PolicyPr
       const message = `is the audience of ${quote(other.name)} already: a token for one tool would open the other`
       problems.push(problemAt(['audience'], message))
     }
+    const { judgeBeside } = kinds.get(tool.connector) ?? {}
+    for (const beside of judgeBeside === undefined ? [] : tools.values()) {
+      if (beside.connector !== tool.connector) continue
+      for (const { path, message } of judgeBeside?.(tool.config, beside.config, beside.name) ?? []) problems.push(problemAt(path, message))
+    }
     tools.set(tool.name, tool)
     if (audience !== undefined) audiences.set(audience, tool)
   }

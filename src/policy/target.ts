@@ -8,6 +8,8 @@ export interface TargetRule {
   readonly pattern: string
   /** The compiled pattern; it must match the whole target. */
   readonly expression: TargetPattern
+  /** Why the tool's connector refuses it all the same. */
+  readonly judge?: (target: string) => string | undefined
 }
 
 /** A pattern in RE2's syntax, matched in time linear in the target's length, whatever it says. */
@@ -37,5 +39,7 @@ export function findTargetProblem(rule: TargetRule | undefined, target: string |
   if (target === undefined) return rule.required ? `needs a target: name the ${rule.name}` : undefined
   if (target.length > targetLengthMax) return `takes targets of at most ${targetLengthMax} characters`
   if (/\p{Cc}/u.test(target) || !target.isWellFormed()) return 'takes no control characters in a target'
+  const refused = rule.judge?.(target)
+  if (refused !== undefined) return refused
   return rule.expression.matches(target) ? undefined : `takes a target (${rule.name}) that matches ${rule.pattern}`
 }

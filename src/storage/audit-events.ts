@@ -1,5 +1,6 @@
 import { setImmediate as yieldTurn } from 'node:timers/promises'
 import type { Kysely } from 'kysely'
+import type { Actor, AuditEvent } from '../audit/event.ts'
 import { findIndexAt, readWindow, type EntryFilter, type IndexRange, type StoredEntry } from './audit-windows.ts'
 import { readHead } from './head.ts'
 import type { Schema } from './schema.ts'
@@ -74,4 +75,11 @@ export async function findProofKid(db: Kysely<Schema>, index: number): Promise<s
   const row = await db.selectFrom('audit_event').select('body').where('idx', '=', index).executeTakeFirst()
   // Written by the ledger, as canonical JSON of an event.
   return row === undefined ? undefined : (JSON.parse(row.body) as { readonly proof_kid?: string }).proof_kid
+}
+
+/** Who caused the entry of this index; `undefined` where there is none. */
+export async function findActor(db: Kysely<Schema>, index: number): Promise<Actor | undefined> {
+  const row = await db.selectFrom('audit_event').select('body').where('idx', '=', index).executeTakeFirst()
+  // Written by the ledger alone, from an event.
+  return row && (JSON.parse(row.body) as AuditEvent).actor
 }

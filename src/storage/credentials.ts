@@ -13,6 +13,8 @@ export interface StoredCredential {
   readonly grant: string
   readonly tool: string
   readonly workload: string
+  /** The kind of its connector. */
+  readonly connector: string
   readonly policySet: string
   readonly state: GrantState
   readonly cause?: EndCause
@@ -201,6 +203,7 @@ function toCredential(row: Selectable<CredentialTable>): StoredCredential {
     grant: row.grant_id,
     tool: row.tool,
     workload: row.workload,
+    connector: row.connector,
     policySet: row.policy_set,
     state: toState(row.state),
     // Written by `stepCredential` and `insertIntent` alone, from values of these types.

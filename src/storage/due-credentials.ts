@@ -32,6 +32,44 @@ export async function releaseClaims(tx: Kysely<Schema>, nowMs: number): Promise<
   return Number(numUpdatedRows)
 }
 
+/**
+ * Makes the ends of a tool's credentials due now that wait for something in the tool: it has come. Those that somebody is
+ * ending at this moment are left to him, and looked at again in their time.
+ */
+export async function wakeEnds(tx: Kysely<Schema>, tool: string, timeMs: number): Promise<void> {
+  await waking(tx, timeMs).where('tool', '=', tool).execute()
+}
+
+/** The same for the credentials of one kind of connector that have one of these references, whichever tool they are of. */
+export async function wakeHolders(tx: Kysely<Schema>, connector: string, references: readonly string[], timeMs: number): Promise<void> {
+  if (references.length > 0) await waking(tx, timeMs).where('connector', '=', connector).where('reference', 'in', references).execute()
+}
+
+function waking(tx: Kysely<Schema>, timeMs: number) {
+  return tx.updateTable('credential').set({ due_at: formatTime(timeMs) }).where('state', '=', 'ending').where('owner', 'is', null).where('due_at', '>', formatTime(timeMs))
+}
+
+/** Whether something that a tool's credential was lent by is to be ended by a revocation, and is not yet. */
+export async function hasRevokedEnds(db: Kysely<Schema>, tool: string): Promise<boolean> {
+  const query = db.selectFrom('credential').select('grant_id').where('tool', '=', tool).where('due_at', 'is not', null)
+  return (await query.where('state', '=', 'ending').where('cause', '=', 'revoked').where('reference', 'is not', null).limit(1).executeTakeFirst()) !== undefined
+}
+
+/** When the last grant of a tool is over whose credential is being made or lives; `undefined` where there is none. */
+export async function findLastEnd(db: Kysely<Schema>, tool: string): Promise<number | undefined> {
+  const row = await db
+    .selectFrom('credential')
+    .innerJoin('grants', 'grants.id', 'credential.grant_id')
+    .select((eb) => eb.fn.max('grants.expires_at').as('last'))
+    .where('credential.tool', '=', tool)
+    .where('credential.due_at', 'is not', null)
+    .where('credential.state', 'in', ['minting', 'active'])
+    .executeTakeFirst()
+  // Without a row of its own there is one all the same, which says nothing.
+  const last: string | null | undefined = row?.last
+  return last == null ? undefined : readTime(last)
+}
+
 /** Where a look at what is due came to. */
 export interface DueCursor {
   readonly grant: string

@@ -3,18 +3,9 @@ import { formatTime } from '../kernel/clock.ts'
 import type { Schema } from './schema.ts'
 import { readTime } from './time.ts'
 
-/** A sealing key as stored: wrapped by the root key. */
-export interface SealingKeyRow {
-  readonly version: number
-  readonly wrapped: string
-}
-
-export async function listSealingKeys(db: Kysely<Schema>): Promise<SealingKeyRow[]> {
-  return db.selectFrom('sealing_key').select(['version', 'wrapped']).orderBy('version').execute()
-}
-
-export async function insertSealingKey(tx: Kysely<Schema>, key: SealingKeyRow, timeMs: number): Promise<void> {
-  await tx.insertInto('sealing_key').values({ ...key, created_at: formatTime(timeMs) }).execute()
+/** The place that the private half of a signing key is sealed for. */
+export function signingKeyPlace(kid: string): { readonly table: string; readonly row: string } {
+  return { table: 'signing_key', row: kid }
 }
 
 /** A signing key as stored: the public half in clear, the private half sealed under a sealing key. */

@@ -172,7 +172,9 @@ interface SealingKeyTable {
   /** Empty once the key was erased. */
   wrapped: string
   created_at: string
-  /** The name of the root key that wrapped it; none where that was before root keys had names. */
+  /** The size that the log had when it was made; none where that was before it was counted. */
+  created_index: number | null
+  /** The name of the root key that wrapped it; none where that was before root keys had names, and once it was erased. */
   root: string | null
   /** From then on it seals, when every process has it; none: from its creation on. */
   seals_from: string | null
@@ -306,7 +308,7 @@ interface SweepTable {
 }
 
 /** Where a tool that cannot end a session is told which ones to deny: rendered whole from the credentials that name it. */
-interface DenyListTable {
+export interface DenyListTable {
   id: string
   /** The tool through which it was written last, and the policy set that describes it. */
   tool: string
@@ -323,35 +325,48 @@ interface DenyListTable {
 }
 
 /** The rotation of one thing: how it went last, how far the one under way has come, when the next is due. */
-interface RotationTable {
+export interface RotationTable {
   /** The tool's name, for a secret. */
   name: string
   tool: string | null
+  /** How long a version is to be in force; with the policy set that says so: none where nothing is rotated by schedule. */
+  every_seconds: number | null
+  scheduled_by: string | null
+  /** The set by which the tool was described when the run began, or the last one. */
   policy_set: string | null
-  /** The rotation that is under way. */
+  /** The run that is under way, or ordered. */
   id: string | null
   /** The step of it that is to be done next. */
   step: string | null
-  /** Why it was begun: `schedule`, `revocation`, `leak`, `request`. */
+  /** Why: `schedule`, `revocation`, `leak`, `request`. */
   reason: string | null
   /** 1 where the version before must open nothing any more as soon as there is a new one. */
   leaked: number
+  /** Why another run is to follow at once: what was ordered meanwhile and concerns the next version. */
+  again: string | null
+  /** Tries of the next step that failed. */
   tries: number
+  /** Runs that failed, since one did not. */
+  failures: number
   started_at: string | null
-  finished_at: string | null
-  /** The version that is in force since, and the one that it replaced. */
+  /** The version that is in force, and the one that it replaced by the last run. */
   version: string | null
   replaced: string | null
   /** When the replaced version is to open nothing any more; none once it does not. */
   retire_at: string | null
-  /** When the next rotation is due by schedule. */
+  /** 1 where whatever it holds open is to be cut off, too. */
+  retire_leaked: number
+  finished_at: string | null
+  failed_at: string | null
+  /** The last run that came to an end. */
+  last_id: string | null
+  /** When the next version is due, by schedule or because somebody ordered it. */
   next_at: string | null
   /** When somebody has to do something next. */
   due_at: string | null
   owner: string | null
   lease_until: string | null
   problem: string | null
-  failed_at: string | null
   /** The due date of which it was announced that it was missed. */
   overdue_announced: string | null
 }

@@ -86,6 +86,12 @@ describe('The story of a grant in an outside tool', () => {
     ['ended by its time', [made(), ended('expired')], [madeSentence, `Entry 3, ${minute(2)}: its time was over, and it opens nothing any more: the tool has confirmed it.`], []],
     ['was undone', [ended('undone')], [`Entry 2, ${minute(1)}: it was undone, for nobody was given it, and it opens nothing any more: the tool has confirmed it.`], []],
     ['ends with a delay', [made(), ended('revoked', 'propagating')], [madeSentence, `Entry 3, ${minute(2)}: it was revoked, and the tool has confirmed that, and takes a delay of its own until it opens nothing.`], ['That it opened nothing from that moment on: the tool takes a delay of its own.']],
+    [
+      'ends with a delay that is known',
+      [made(), said('grant.ended', { cause: 'revoked', effect: 'propagating', effective_by: minute(9) })],
+      [madeSentence, `Entry 3, ${minute(2)}: it was revoked, and the tool has confirmed that, and takes a delay of its own until it opens nothing: at ${minute(9)} at the latest.`],
+      ['That it opened nothing from that moment on: the tool takes a delay of its own.'],
+    ],
     ['ends for who asks', [made(), ended('revoked', 'introspection')], [madeSentence, `Entry 3, ${minute(2)}: it was revoked, and whoever asks Stint is told.`], ['That it opens nothing where nobody asks Stint.']],
     ['ends by its time alone', [made(), ended('expired', 'expiry')], [madeSentence, `Entry 3, ${minute(2)}: its time was over, and it opens nothing any more.`], []],
     ['lives on', [made(), revoked, said('grant.outlives', { may_live_until: minute(40) })], [madeSentence, expect.stringContaining('it was revoked by'), `Entry 4, ${minute(3)}: it cannot be ended before ${minute(40)}, whatever is done.`], [`That it has ended, or that it lived until ${minute(40)}: ${elsewhere}`]],

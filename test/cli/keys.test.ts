@@ -1,11 +1,13 @@
+import { randomBytes } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
-import { startRealBroker } from '../client/real-broker.ts'
+import { createRawRootKey } from '../../src/crypto/root-key.ts'
+import { startRealBroker, type RealBrokerOptions } from '../client/real-broker.ts'
 import { runRecorded, type Surroundings } from './recorder.ts'
 
-async function setUp() {
-  const { url, operator, admin } = await startRealBroker()
-  const run = (args: readonly string[], more: Surroundings = {}) => runRecorded(['keys', ...args], { ...more, env: { STINT_URL: url, STINT_OPERATOR_TOKEN: operator } })
-  return { admin, run, kids: async () => (await admin.listSigningKeys()).keys.map(({ kid, status }) => `${status} ${kid}`) }
+async function setUp(options: RealBrokerOptions = {}) {
+  const { url, operator, admin, broker } = await startRealBroker(options)
+  const run = (args: readonly string[], more: Surroundings = {}, token = operator) => runRecorded(['keys', ...args], { ...more, env: { STINT_URL: url, STINT_OPERATOR_TOKEN: token } })
+  return { admin, run, broker, kids: async () => (await admin.listSigningKeys()).keys.map(({ kid, status }) => `${status} ${kid}`) }
 }
 
 const time = '\\d{4}-\\d{2}-\\d{2}T\\d{2}:\\d{2}:\\d{2}Z'
@@ -15,9 +17,20 @@ describe('stint keys', () => {
   test('lists the keys, for people and for programs', async () => {
     const { admin, run } = await setUp()
     const listed = await run(['list'])
-    expect(listed).toMatchObject({ code: 0, err: expect.stringMatching(new RegExp(`^The next rotation is due at ${time}\\.\\n$`)) as string })
-    expect(listed.out).toMatch(new RegExp(`^KEY +STATUS +SIGNS FROM +VERIFIES UNTIL\\n${kid} +signing +${time} +-\\n$`))
-    expect(JSON.parse((await run(['list', '--json'])).out)).toEqual(await admin.listSigningKeys())
+    expect(listed).toMatchObject({ code: 0, err: expect.stringMatching(new RegExp(`^The next key to sign tokens is due at ${time}\\.\\nThe next key to seal is due at ${time}\\.\\n$`)) as string })
+    expect(listed.out).toMatch(
+      new RegExp(`^KEY +STATUS +SIGNS FROM +VERIFIES UNTIL\\n${kid} +signing +${time} +-\\n\\nVERSION +STATUS +SEALS FROM +WRAPPED BY\\n1 +sealing +${time} +raw:[0-9a-f]{16}\\n$`),
+    )
+    const both = { ...(await admin.listSigningKeys()), sealing: await admin.listSealingKeys() }
+    expect(JSON.parse((await run(['list', '--json'])).out)).toEqual(both)
+    expect(both.sealing).toMatchObject({ keys: [{ version: 1, status: 'sealing' }], remaining: 0 })
+  })
+
+  test('lists what a role may see', async () => {
+    const { run, admin } = await setUp()
+    const { credential } = await admin.createOperator({ name: 'ada', role: 'approver' })
+    const listed = await run(['list'], {}, credential)
+    expect([listed.code, listed.out.includes('signing'), listed.out.includes('WRAPPED BY')]).toEqual([0, true, false])
   })
 
   test('rotates without asking, and says when which key begins and ends', async () => {
@@ -52,7 +65,25 @@ describe('stint keys', () => {
     expect(JSON.parse(json.out)).toMatchObject({ kid: (await kids())[0]?.replace('signing ', ''), ended_tokens: { count: 0, more: false, effect: 'introspection' } })
   })
 
-  test.each([[['rotate', '--yes']], [['rotate', 'x']], [['list', 'x']], [['rotate', '--nwo']], [[]], [['rotat']]])('%j is wrong usage', async (args) => {
+  test('moves the sealing keys to the root key, and says what of the previous one', async () => {
+    const [root, previous, other] = [1, 2, 3].map(() => createRawRootKey(randomBytes(32)))
+    const { run, broker } = await setUp({ ...(root && { rootKey: root }), ...(previous && { previousRootKey: previous }) })
+    expect(await run(['rewrap'])).toEqual({
+      code: 0,
+      err: '',
+      out: `Nothing was to be moved to the root key ${root?.name}.\n${previous?.name} wraps nothing any more: take root_key.previous out of the configuration.\n`,
+    })
+    const write = (name: string | undefined) => broker.broker.database.write(({ db }) => db.updateTable('sealing_key').set({ root: name ?? null }).execute())
+    await write(previous?.name)
+    const moved = await run(['rewrap'])
+    expect(moved).toMatchObject({ code: 0, err: '' })
+    expect(moved.out).toMatch(new RegExp(`^The sealing key of version 1 is wrapped by ${root?.name} now\\. Audit entry \\d+\\.\\n${previous?.name} wraps nothing any more`))
+    await write(other?.name)
+    expect(await run(['rewrap'])).toMatchObject({ code: 1, out: expect.stringContaining(`Version 1 is wrapped by ${other?.name}, which this process was not given: restart it`) as string })
+    expect(JSON.parse((await run(['rewrap', '--json'])).out)).toEqual({ root: root?.name, previous: previous?.name, moved: [], elsewhere: [{ version: 1, root: other?.name }], previous_is_needed: false })
+  })
+
+  test.each([[['rewrap', 'x']], [['rewrap', '--yes']], [['rotate', '--yes']], [['rotate', 'x']], [['list', 'x']], [['rotate', '--nwo']], [[]], [['rotat']]])('%j is wrong usage', async (args) => {
     const { code, out } = await runRecorded(['keys', ...args], { env: { STINT_OPERATOR_TOKEN: 'stint_op_x' } })
     expect([code, out]).toEqual([2, ''])
   })

@@ -10,7 +10,7 @@ export function createToolContext(parts: Partial<ToolContext> = {}): ToolContext
     nowMs: Date.now,
     readSecret: async () => new Secret('a root credential'),
     custody: { lend: unused('custody') },
-    denyLists: { deny: unused('deny list'), findCutOff: async () => undefined },
+    denyLists: { deny: unused('deny list'), rewrite: unused('deny list'), findCutOff: async () => undefined },
     sealedVersions: {
       find: unused('sealed versions'),
       create: unused('sealed versions'),
@@ -19,6 +19,8 @@ export function createToolContext(parts: Partial<ToolContext> = {}): ToolContext
       retire: unused('sealed versions'),
     },
     signWebIdentity: unused('issuer'),
+    commands: new Map(),
+    log: { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined },
     ...parts,
   }
 }

@@ -144,6 +144,7 @@ export function markOf(event: Readonly<Record<string, unknown>>): string | undef
   }
 }
 
-function hasOperator({ actor }: Readonly<Record<string, unknown>>): boolean {
+/** Whether an operator has caused it. */
+export function hasOperator({ actor }: Readonly<Record<string, unknown>>): boolean {
   return typeof actor === 'object' && actor !== null && 'kind' in actor && actor.kind === 'operator'
 }

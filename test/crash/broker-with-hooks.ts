@@ -7,10 +7,11 @@ import { startProduction } from '../../src/main.ts'
 import { lastWords, type Death, type Order } from './hooks.ts'
 
 /**
- * A broker in production that does what its parent says. Its argument is the configuration; it starts with its first message,
- * the orders for the start, so that it can be loaded before it is needed.
+ * A broker in production that does what its parent says. Its arguments are the configuration, and modules that it is going to
+ * need; it starts with its first message, the orders for the start, so that it can be loaded before it is needed.
  */
-const [, , file = ''] = process.argv
+const [, , file = '', ...modules] = process.argv
+for (const module of modules) await import(module)
 // It may not live to do so at its end.
 flushCompileCache()
 const [first] = (await once(process, 'message')) as [readonly Exclude<Order, 'tick'>[]]

@@ -1,7 +1,7 @@
 import canonicalize from 'canonicalize'
 import { openCheckpoint } from '../../src/audit/checkpoint.ts'
 import type { NoteVerifier } from '../../src/audit/note.ts'
-import { markOf, report, type Book } from './book.ts'
+import { hasOperator, markOf, report, type Book } from './book.ts'
 import { createKeptTree } from './kept-tree.ts'
 import type { Row, Snapshot } from './snapshot.ts'
 
@@ -21,6 +21,10 @@ export interface KeptLog {
   readonly activated: ReadonlyMap<string, Body>
   /** The entry that ended that one grant. */
   readonly revoked: ReadonlyMap<string, number>
+  /** Grants that an operator ended one by one. */
+  readonly recalled: ReadonlySet<string>
+  /** How many entries there are of each type. */
+  readonly types: ReadonlyMap<string, number>
   /** Entries that ended many grants. */
   readonly sweeps: ReadonlyMap<number, Body>
   /** The state of each workload that the log leads to. */
@@ -42,6 +46,8 @@ export function createKeptLog(): KeptLog {
   const issued = new Map<string, Body>()
   const activated = new Map<string, Body>()
   const revoked = new Map<string, number>()
+  const recalled = new Set<string>()
+  const types = new Map<string, number>()
   const sweeps = new Map<number, Body>()
   const standing = new Map<string, 'active' | 'suspended'>()
   const kids = new Set<string>()
@@ -57,6 +63,7 @@ export function createKeptLog(): KeptLog {
       marks.set(mark, index)
     }
     const text = (field: string): string => String(body[field])
+    types.set(text('type'), (types.get(text('type')) ?? 0) + 1)
     switch (body['type']) {
       case 'grant.issued':
       case 'grant.minting':
@@ -67,6 +74,7 @@ export function createKeptLog(): KeptLog {
         break
       case 'grant.revoked':
         revoked.set(text('grant'), index)
+        if (hasOperator(body)) recalled.add(text('grant'))
         break
       case 'grants.revoked':
         sweeps.set(index, body)
@@ -113,6 +121,8 @@ export function createKeptLog(): KeptLog {
     issued,
     activated,
     revoked,
+    recalled,
+    types,
     sweeps,
     standing,
     kids,

@@ -7,6 +7,7 @@ import type { Child } from './child.ts'
 import type { Death } from './hooks.ts'
 import { createKeptLog } from './kept-log.ts'
 import type { LedgerTool } from './ledger-tool.ts'
+import { cutRoles, wieldRoles } from './ledger-use.ts'
 import { findUnfinished, readStoredGrants } from './lending-state.ts'
 import { checkEmpty, checkEnded, compareLending, createRules, followLog, settleLent } from './lending-verify.ts'
 import { createLendingLoad, type LendingLoad } from './lending.ts'
@@ -14,18 +15,22 @@ import type { LentBook } from './lent.ts'
 import type { Random } from './random.ts'
 import { createSite, describeEnd, openSite, order, untilAnswered, type Site } from './site.ts'
 
-/** One database with its clients, its tool, and what was recomputed of its log. */
-export interface LendingLife {
+/** One database with its clients, and what was recomputed of its log. */
+export interface BrokerLife {
   readonly site: Site
-  readonly tool: LedgerTool
   readonly load: LendingLoad
   readonly book: LentBook
   readonly log: ReturnType<typeof createKeptLog>
   readonly rules: ReturnType<typeof createRules>
-  readonly tracesBefore: number
   broker: Child
   /** Loaded while the broker works, to take its place. */
   next: Child
+}
+
+/** The same with its tool. */
+export interface LendingLife extends BrokerLife {
+  readonly tool: LedgerTool
+  readonly tracesBefore: number
 }
 
 interface LifeOptions {
@@ -41,7 +46,15 @@ interface LifeOptions {
 export async function beginLife({ engine, folder, server, tool, random, book }: LifeOptions): Promise<LendingLife> {
   const site = await createSite(join(folder, 'site'), engine, server)
   const adminCredential = await openSite(site)
-  const load = createLendingLoad({ port: site.port, book, random, adminCredential, tool })
+  const load = createLendingLoad({
+    port: site.port,
+    book,
+    random,
+    adminCredential,
+    policies: tool.policies,
+    wield: wieldRoles,
+    others: (lending) => [() => cutRoles(lending, tool)],
+  })
   const tracesBefore = await tool.countTraces()
   const life: LendingLife = { site, tool, load, book, log: createKeptLog(), rules: createRules(book), tracesBefore, broker: site.serveWithHooks([]), next: site.load() }
   try {
@@ -55,7 +68,7 @@ export async function beginLife({ engine, folder, server, tool, random, book }: 
 }
 
 /** Starts the next broker, with its clock where the last one's was, and has another loaded. Returns once it answers, or where it ends before. */
-export async function startNext(life: LendingLife, death?: Death): Promise<void> {
+export async function startNext(life: BrokerLife, death?: Death): Promise<void> {
   const { site, load } = life
   const broker = site.serveWithHooks([{ offMs: load.offMs }, ...(death === undefined ? [] : [{ death }])], life.next)
   life.broker = broker
@@ -109,7 +122,7 @@ async function sweepAll(life: LendingLife): Promise<number> {
 }
 
 /** Returns the time by which everything that was due has been looked at, unless it takes long. */
-async function sweepAfter({ load, broker }: LendingLife, aheadMs: number): Promise<number> {
+export async function sweepAfter({ load, broker }: Pick<BrokerLife, 'load' | 'broker'>, aheadMs: number): Promise<number> {
   const offMs = load.offMs + aheadMs
   await load.moveClock(offMs, () => order(broker, { offMs }))
   const sweptMs = load.nowMs()
@@ -119,11 +132,16 @@ async function sweepAfter({ load, broker }: LendingLife, aheadMs: number): Promi
 
 /** Lets everything expire and looks at what is left; then at the log as a whole, and stops the broker as one does in earnest. */
 export async function endLife(life: LendingLife): Promise<void> {
-  const { site, load, tool, book, broker, log, tracesBefore } = life
+  const { load, tool, book, broker, tracesBefore } = life
   const offMs = load.offMs + 3 * 3_600_000
   await load.moveClock(offMs, () => order(broker, { offMs }))
   await sweepAndCompare(life)
   await checkEmpty(tool, book, tracesBefore)
+  await stopInEarnest(life)
+}
+
+/** Reads the log as a whole, and stops the broker as one does in earnest. */
+export async function stopInEarnest({ site, book, broker, log }: Pick<BrokerLife, 'site' | 'book' | 'broker' | 'log'>): Promise<void> {
   const afresh = createKeptLog()
   await followLog(site, afresh, createRules(book), book)
   if (afresh.size !== log.size) report(book, `the log has ${afresh.size} entries as a whole, and ${log.size} as it was followed`)

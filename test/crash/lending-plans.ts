@@ -1,4 +1,4 @@
-import { waypoints, type Waypoint } from '../../src/broker/waypoints.ts'
+import { rotationWaypoints, waypoints, type Waypoint } from '../../src/broker/waypoints.ts'
 import type { Death } from './hooks.ts'
 import type { Random } from './random.ts'
 
@@ -14,6 +14,17 @@ export const allPlans: readonly Plan[] = [
   { point: 'end_called', later: true },
   { point: 'end_ordered', ofMany: true },
   ...Array.from({ length: 3 }, () => 'at random' as const),
+]
+
+/** The same while sessions of a cloud are lent and denied, and secrets replaced. */
+export const awsPointPlans: readonly Exclude<Plan, string>[] = [...waypoints, ...rotationWaypoints].map((point) => ({ point }))
+
+export const allAwsPlans: readonly Plan[] = [
+  ...allPlans,
+  ...rotationWaypoints.map((point) => ({ point })),
+  { point: 'rotation_called', later: true },
+  { point: 'rotation_called', later: true },
+  { point: 'rotation_stored' },
 ]
 
 export function namePlan(plan: Plan): string {

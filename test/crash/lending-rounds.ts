@@ -1,20 +1,18 @@
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { setTimeout } from 'node:timers/promises'
+import { mkdirSync } from 'node:fs'
 import type { Engine } from '../../src/storage/engine.ts'
 import type { Server } from '../template.ts'
-import { report } from './book.ts'
-import { lastWords } from './hooks.ts'
+import { playDatabases, type Run as DatabasesRun } from './databases.ts'
+import { killUnderLoad, noteKill } from './kill-under-load.ts'
 import { startKiller, type Killer } from './killer.ts'
 import { createLedgerTool, type LedgerTool } from './ledger-tool.ts'
 import { beginLife, endLife, leaseOverMs, startNext, sweepAndCompare, type LendingLife } from './lending-life.ts'
-import { allPlans, createPlanner, makeDeath, namePlan, type Plan } from './lending-plans.ts'
+import { allPlans, createPlanner, namePlan, type Plan } from './lending-plans.ts'
 import { readStoredGrants } from './lending-state.ts'
 import { checkEnded, findOrphans, tryLent } from './lending-verify.ts'
 import { createLendingCounts, createLentBook, type LendingCounts } from './lent.ts'
 import { startPostgres } from './postgres.ts'
 import { createRandom, type Random } from './random.ts'
-import { describeEnd, order } from './site.ts'
+import { order } from './site.ts'
 import { untilSettled } from './snapshot.ts'
 
 export interface LendingOptions {
@@ -87,7 +85,7 @@ export async function runLendingRounds(options: LendingOptions): Promise<Lending
   try {
     const server = options.server ?? own
     if (server === undefined) throw new Error('no server was started')
-    while (mayGoOn(run)) await runDatabase(run, server)
+    await playDatabases(run, `lending-${engine}`, () => ({ ...openDatabase(run, server), play: (life: LendingLife) => playRound(run, life) }))
   } finally {
     await run.killer.end()
     await own?.end()
@@ -96,49 +94,29 @@ export async function runLendingRounds(options: LendingOptions): Promise<Lending
   return result
 }
 
-interface Run extends LendingOptions {
-  readonly result: LendingReport
+interface Run extends LendingOptions, DatabasesRun<LendingReport> {
   readonly random: Random
   readonly killer: Killer
-  readonly beganMs: number
   takePlan(): Plan
 }
 
-function mayGoOn({ result, rounds, seconds, signal, beganMs }: Run): boolean {
-  return result.problems.length === 0 && result.rounds < rounds && performance.now() - beganMs < seconds * 1000 && signal?.aborted !== true
-}
-
-async function runDatabase(run: Run, server: Server): Promise<void> {
-  const { engine, result, seed, roundsPerDatabase = 40, onRound } = run
-  const folder = join(run.folder, `lending-${engine}-${++result.databases}`)
-  mkdirSync(folder, { mode: 0o700 })
-  let life: LendingLife | undefined
+function openDatabase({ engine, result, seed }: Run, server: Server) {
   let tool: LedgerTool | undefined
-  try {
-    tool = await createLedgerTool(server, folder)
-    // A stream of its own: how often the load draws depends on how fast it gets on.
-    life = await beginLife({ engine, folder, server, tool, random: createRandom(seed + result.databases), book: createLentBook(result) })
-    const last = result.rounds + roundsPerDatabase
-    do {
-      await playRound(run, life)
-      result.rounds++
-      onRound?.(result)
-    } while (result.rounds < last && mayGoOn(run))
-    if (result.problems.length === 0) await endLife(life)
-  } catch (error) {
-    report(result, error instanceof Error ? (error.stack ?? error.message) : String(error))
-  } finally {
-    await Promise.all([life?.load.end(), life?.broker.stop('SIGKILL'), life?.next.stop('SIGKILL')])
-    if (result.problems.length === 0) await tool?.close()
-    else if (life !== undefined) writeFileSync(join(folder, 'broker.log'), life.broker.said())
+  return {
+    async begin(folder: string) {
+      tool = await createLedgerTool(server, folder)
+      // A stream of its own: how often the load draws depends on how fast it gets on.
+      return beginLife({ engine, folder, server, tool, random: createRandom(seed + result.databases), book: createLentBook(result) })
+    },
+    end: endLife,
+    clear: async () => tool?.close(),
   }
-  if (result.problems.length === 0) rmSync(folder, { recursive: true })
 }
 
 async function playRound(run: Run, life: LendingLife): Promise<void> {
   const { random, result } = run
   const { site, tool, load, book } = life
-  await killUnderLoad(run, life)
+  await killUnderLoad(run, life, run.takePlan())
   const killedMs = load.nowMs()
   const entries = life.log.size
   // What the dead one has sent the server still does; mostly it is done by then, and sometimes not.
@@ -161,44 +139,6 @@ async function playRound(run: Run, life: LendingLife): Promise<void> {
   if (book.problems.length === 0) await tryLent(load)
 }
 
-const pointMsMax = 10_000
-
-async function killUnderLoad(run: Run, life: LendingLife): Promise<void> {
-  const { random, killer, result } = run
-  const { load, broker } = life
-  const plan = run.takePlan()
-  if (plan !== 'at random') await order(broker, { death: makeDeath(random, plan) })
-  load.resume(random.chance(0.3))
-  const moving = random.chance(0.25) ? moveAhead(run, life) : undefined
-  if (plan === 'at random') killer.killAfter(broker.pid, random.between(20, 900))
-  const waiting = new AbortController()
-  const late = setTimeout(pointMsMax, undefined, { signal: waiting.signal }).then(
-    () => result.missed++,
-    () => undefined,
-  )
-  await Promise.race([broker.ended, late])
-  waiting.abort()
-  await broker.stop('SIGKILL')
-  await moving
-  await noteKill(run, life, plan)
-  await load.pause()
-}
-
-/** So that some of what is lent expires while it is in use. */
-async function moveAhead({ random, result }: Run, { load, broker }: LendingLife): Promise<void> {
-  await setTimeout(random.below(150))
-  const offMs = load.offMs + 2_000 + random.below(28_000)
-  await load.moveClock(offMs, () => order(broker, { offMs }))
-  result.clockMoves++
-}
-
-async function noteKill({ result }: Run, { broker, book }: LendingLife, plan: Plan): Promise<void> {
-  const ended = await broker.ended
-  if (ended.signal !== 'SIGKILL') report(book, `a broker that was not told to ended: ${describeEnd(ended)}`)
-  const name = ended.err.includes(lastWords) ? namePlan(plan) : 'at random'
-  result.kills[name] = (result.kills[name] ?? 0) + 1
-}
-
 const sweepPoints = ['end_claimed', 'end_called', 'end_answered', 'end_stored'] as const
 
 /** Kills a broker that clears what the one before has left. */
@@ -209,7 +149,7 @@ async function killRecovery(run: Run, life: LendingLife): Promise<void> {
   await startNext(life, { point, times: 1 + random.below(2) })
   await order(life.broker, 'tick')
   await life.broker.stop('SIGKILL')
-  await noteKill(run, life, { point })
+  await noteKill(run.result, life, { point })
   result.killsWhileRecovering++
 }
 

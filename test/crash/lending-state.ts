@@ -5,6 +5,7 @@ import { readAtOnce } from './snapshot.ts'
 /** What Stint's database knows of one grant in the tool. */
 export interface StoredGrant {
   readonly grant: string
+  readonly tool: string
   readonly workload: string
   readonly task: string
   readonly state: GrantState
@@ -13,6 +14,10 @@ export interface StoredGrant {
   readonly issuedIndex: number
   readonly revokedIndex: number | undefined
   readonly expiresAtMs: number
+  /** Until then it may live whatever is done, where the tool says so. */
+  readonly diesAtMs: number | undefined
+  /** What the tool calls it. */
+  readonly reference: string | undefined
   readonly dueAtMs: number | undefined
   /** Until then a process has it to mint or to end. */
   readonly leaseUntilMs: number | undefined
@@ -25,7 +30,7 @@ export async function readStoredGrants(site: Pick<Site, 'engine' | 'database'>):
     tx
       .selectFrom('credential')
       .innerJoin('grants', 'grants.id', 'credential.grant_id')
-      .select(['grants.id', 'grants.workload', 'grants.task', 'grants.issued_index', 'grants.revoked_index', 'grants.expires_at', 'credential.state', 'credential.cause', 'credential.due_at', 'credential.lease_until', 'credential.problem'])
+      .select(['grants.id', 'grants.tool', 'grants.workload', 'grants.task', 'grants.issued_index', 'grants.revoked_index', 'grants.expires_at', 'credential.state', 'credential.cause', 'credential.dies_at', 'credential.reference', 'credential.due_at', 'credential.lease_until', 'credential.problem'])
       .execute(),
   )
   return new Map(
@@ -33,6 +38,7 @@ export async function readStoredGrants(site: Pick<Site, 'engine' | 'database'>):
       row.id,
       {
         grant: row.id,
+        tool: row.tool,
         workload: row.workload,
         task: row.task ?? '',
         state: toState(row.state),
@@ -40,6 +46,8 @@ export async function readStoredGrants(site: Pick<Site, 'engine' | 'database'>):
         issuedIndex: Number(row.issued_index),
         revokedIndex: row.revoked_index === null ? undefined : Number(row.revoked_index),
         expiresAtMs: Date.parse(row.expires_at),
+        diesAtMs: row.dies_at === null ? undefined : Date.parse(row.dies_at),
+        reference: row.reference ?? undefined,
         dueAtMs: row.due_at === null ? undefined : Date.parse(row.due_at),
         leaseUntilMs: row.lease_until === null ? undefined : Date.parse(row.lease_until),
         problem: row.problem ?? undefined,

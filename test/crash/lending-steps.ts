@@ -2,11 +2,26 @@ import { randomUUID } from 'node:crypto'
 import type { Agent } from './agents.ts'
 import { report } from './book.ts'
 import type { Answer, Client, Request } from './http.ts'
-import { fits, logIn, nameTable, query, stateOfLent, type Asked, type EndOrder, type Lent, type LentBook } from './lent.ts'
+import { fits, stateOfLent, type Asked, type EndOrder, type Lent, type LentBook, type Wish } from './lent.ts'
 import type { Random } from './random.ts'
 
+/** What agents ask for, what they do with it, and how its end shows in the tool. */
+export interface Wielding {
+  wish(): Wish
+  /** Works with a credential that must work, must not, or may. */
+  use(lent: Lent): Promise<void>
+  /** Sees that what was ended opens nothing, as far as that shows at once. */
+  expectEnded(lent: Lent): Promise<void>
+  /** Whether the end of a grant of that tool may come to this. */
+  mayEndSo(tool: string, outcome: string, effect: string): boolean
+  /** Whether what was lent there may go on until its end comes by itself, and what was asked for under its key waits for that. */
+  mayWait(tool: string): boolean
+  /** Whether agents ask for more time. */
+  readonly renews: boolean
+}
+
 /** What the steps of those who lend and end share. */
-export interface Lending {
+export interface Lending extends Wielding {
   readonly client: Client
   readonly book: LentBook
   readonly random: Random
@@ -19,7 +34,7 @@ export interface Lending {
 }
 
 /** Sends a request by which an agent proves itself. */
-async function sendAs({ client, book, random, proofMs }: Lending, agent: Agent, request: Request): Promise<Answer | undefined> {
+export async function sendAs({ client, book, random, proofMs }: Lending, agent: Agent, request: Request): Promise<Answer | undefined> {
   const { form } = agent.prove(proofMs(), 120 + random.below(120))
   const answer = await client.send({ ...request, headers: { 'client-assertion': form['client_assertion'] ?? '', ...request.headers } })
   if (answer === undefined) book.counts.unanswered++
@@ -37,17 +52,10 @@ function isExcused({ book }: Lending, what: string, { status, text }: Answer): b
 }
 
 const tasksPerAgent = 4
-const livesSeconds = { short: [2, 20], long: [300, 3_600] } as const
 
 /** A new request, of which some have a key: those have a task of their own. */
-export function makeAsked({ random }: Pick<Lending, 'random'>, agent: Agent, withKey: boolean): Asked {
-  const [least, most] = random.chance(0.3) ? livesSeconds.short : livesSeconds.long
-  const body = {
-    tool: 'ledger',
-    actions: random.chance(0.5) ? ['read'] : ['read', 'ledger:write'],
-    task: withKey ? `once-${randomUUID()}` : `task-${agent.name}-${random.below(tasksPerAgent)}`,
-    ttl_seconds: least + random.below(most - least),
-  } as const
+export function makeAsked({ random, wish }: Pick<Lending, 'random' | 'wish'>, agent: Agent, withKey: boolean): Asked {
+  const body = { ...wish(), task: withKey ? `once-${randomUUID()}` : `task-${agent.name}-${random.below(tasksPerAgent)}` }
   return { agent, body, ...(withKey && { key: randomUUID() }), pending: 0, unanswered: false }
 }
 
@@ -74,7 +82,8 @@ export async function borrow(lending: Lending, asked: Asked, atRest = false): Pr
   // Whether the earlier one of the same key was ended is for the log to say.
   asked.unanswered = true
   if (!atRest && isExcused(lending, 'a request for a credential', answer)) return
-  const mayBeEnded = [...book.orders].some((order) => !orders.includes(order) || fits({ ...order, index: Infinity }, { workload: agent.name, task: body.task, index: 0 }))
+  const mayBeEnded = [...book.orders].some((order) => !orders.includes(order) || fits({ ...order, index: Infinity }, { workload: agent.name, task: body.task, index: 0, asked }))
+  if (answer.status === 409 && key !== undefined && lending.mayWait(body.tool)) return
   if (answer.status === 409 && !atRest && (key !== undefined || mayBeEnded || body.ttl_seconds < 60)) return
   report(book, `a request of ${agent.name} for a credential was answered ${answer.status} ${answer.text}`)
 }
@@ -92,8 +101,8 @@ async function takeLent(lending: Lending, asked: Asked, { body, headers }: Answe
     index,
     issuedAtMs: Date.parse(String(body['issued_at'])),
     expiresAtMs: Date.parse(String(body['expires_at'])),
-    // As the tool's own client takes it.
-    config: body['credential'] as Lent['config'],
+    // As the API document has it.
+    credential: body['credential'] as Lent['credential'],
     asked,
     ended: 'no',
     renewing: 0,
@@ -103,69 +112,12 @@ async function takeLent(lending: Lending, asked: Asked, { body, headers }: Answe
     asked.unanswered = false
     // Of one key no two are alive: whichever was given later, the others had ended before.
     const ofKey = [...book.lent.values()].filter((other) => other.asked === asked).sort((a, b) => a.index - b.index)
-    for (const earlier of ofKey.slice(0, -1)) {
+    for (const earlier of lending.mayWait(asked.body.tool) ? [] : ofKey.slice(0, -1)) {
       earlier.ended = 'yes'
-      await expectEnded(lending, earlier)
+      await lending.expectEnded(earlier)
     }
   }
-  if (random.chance(0.8)) await use(lending, lent)
-}
-
-const sessionsMax = 24
-
-/** Works with a credential that must work, must not, or may. */
-export async function use(lending: Lending, lent: Lent): Promise<void> {
-  const { book, random, nowMs } = lending
-  const before = stateOfLent(book, lent, nowMs())
-  if (before === 'ended') return expectEnded(lending, lent)
-  // Nobody else uses it meanwhile.
-  const held = lent.session
-  lent.session = undefined
-  const session = held ?? (await logIn(lent))
-  const problem = typeof session === 'string' ? session : await work(book, random, lent, session)
-  if (problem !== undefined && before === 'live' && stateOfLent(book, lent, nowMs()) === 'live' && !problem.startsWith('53300')) {
-    report(book, `the credential of ${lent.grant} (entry ${lent.index}), which is alive, does not work: ${problem}`)
-  }
-  if (typeof session === 'string') return
-  if (held === undefined) book.counts.logins++
-  const open = [...book.lent.values()].filter((one) => one.session !== undefined).length
-  const isKept = (problem === undefined || held !== undefined) && open < sessionsMax && lent.session === undefined
-  if (isKept) lent.session = session
-  else await session.end().catch(() => undefined)
-  // It was ended while this was at work.
-  if (isKept && lent.ended === 'yes') await expectEnded(lending, lent)
-}
-
-/** Reads, writes, and leaves things behind, as agents do. Returns what the server refused it with. */
-async function work(book: LentBook, random: Random, lent: Lent, session: NonNullable<Lent['session']>): Promise<string | undefined> {
-  if (!lent.asked.body.actions.includes('ledger:write') || random.chance(0.6)) {
-    const rows = await query(session, 'select text from notes')
-    return typeof rows === 'string' ? rows : undefined
-  }
-  if (random.chance(0.2)) {
-    // Left in the middle of something, locks and all.
-    const rows = await query(session, `begin; insert into notes values ('never committed'); lock table notes in row exclusive mode`)
-    return typeof rows === 'string' ? rows : undefined
-  }
-  const created = await query(session, `rollback; create table ${nameTable(lent, random.below(1_000_000))} (n int)`)
-  if (typeof created === 'string') return created
-  book.tables++
-  return undefined
-}
-
-/** What was ended opens nothing: neither a new connection nor the one that was open. */
-export async function expectEnded({ book }: Pick<Lending, 'book'>, lent: Lent): Promise<void> {
-  const { session } = lent
-  lent.session = undefined
-  if (session !== undefined && typeof (await query(session, 'select 1')) !== 'string') report(book, `a connection of ${lent.grant}, which was ended, goes on`)
-  await session?.end().catch(() => undefined)
-  const opened = await logIn(lent)
-  if (typeof opened === 'string') {
-    book.counts.refusedLogins++
-    return
-  }
-  report(book, `the credential of ${lent.grant} (entry ${lent.index}) was ended, and logs in`)
-  await opened.end()
+  if (random.chance(0.8)) await lending.use(lent)
 }
 
 /** Asks for more time. */
@@ -213,8 +165,7 @@ export async function revoke(lending: Lending, target: { readonly grant: string 
   const order = 'grant' in target ? undefined : giveOrder(lending, target)
   const lent = 'grant' in target ? book.lent.get(target.grant) : undefined
   if (lent?.ended === 'no') lent.ended = 'maybe'
-  const selector = Object.keys(target).length === 0 ? { tool: 'ledger' } : target
-  const answer = await client.send({ method: 'POST', path: '/v1/revocations', json: { ...selector, reason: randomUUID() }, bearer: adminCredential })
+  const answer = await client.send({ method: 'POST', path: '/v1/revocations', json: { ...target, reason: randomUUID() }, bearer: adminCredential })
   if (answer === undefined) book.counts.unanswered++
   else if (answer.status !== 0) book.counts.answered++
   book.counts.revocations++
@@ -239,9 +190,9 @@ async function takeOrdered(lending: Lending, order: EndOrder | undefined, answer
 async function takeOutcomes(lending: Lending, outcomes: readonly Readonly<Record<string, unknown>>[]): Promise<void> {
   const { book, random } = lending
   const ended: Lent[] = []
-  for (const { grant, outcome, effect } of outcomes) {
+  for (const { grant, tool, outcome, effect } of outcomes) {
     const lent = book.lent.get(String(grant))
-    if (outcome === 'stuck' || outcome === 'lives_until' || effect !== 'immediate') report(book, `the end of ${String(grant)} came to ${String(outcome)}, ${String(effect)}`)
+    if (!lending.mayEndSo(String(tool), String(outcome), String(effect))) report(book, `the end of ${String(grant)} came to ${String(outcome)}, ${String(effect)}`)
     if (outcome !== 'revoked' && outcome !== 'already_ended') continue
     if (lent !== undefined && lent.ended !== 'yes') {
       lent.ended = 'yes'
@@ -249,5 +200,5 @@ async function takeOutcomes(lending: Lending, outcomes: readonly Readonly<Record
     }
   }
   // Connections all, logins some: each costs the server a derivation of its key.
-  await Promise.all(ended.map((lent) => (lent.session !== undefined || random.chance(0.4) ? expectEnded(lending, lent) : undefined)))
+  await Promise.all(ended.map((lent) => (lent.session !== undefined || random.chance(0.4) ? lending.expectEnded(lent) : undefined)))
 }

@@ -2,11 +2,11 @@ import { createLife } from '../../src/audit/verify-life.ts'
 import { createPieceCheck } from '../../src/audit/verify-piece.ts'
 import { isOver } from '../../src/grant/grant.ts'
 import { report } from './book.ts'
-import type { KeptLog } from './kept-log.ts'
+import type { Body, KeptLog } from './kept-log.ts'
 import type { LedgerRole, LedgerTool } from './ledger-tool.ts'
 import { drop, query, stateOfLent, type LentBook } from './lent.ts'
 import { findUnfinished, hasExpiredSince, isLive, type StoredGrant } from './lending-state.ts'
-import { borrow, expectEnded, use, type Lending } from './lending-steps.ts'
+import { borrow, type Lending } from './lending-steps.ts'
 import type { Site } from './site.ts'
 import { readSnapshot } from './snapshot.ts'
 import { compareState } from './verify.ts'
@@ -53,14 +53,17 @@ export function findOrphans(roles: ReadonlyMap<string, LedgerRole>, stored: Read
 }
 
 /** The entry that ended it before its time. */
-function findEnd({ grant, issuedIndex, workload, task }: StoredGrant, log: KeptLog): number | undefined {
-  const own = log.revoked.get(grant)
-  if (own !== undefined) return own
-  for (const [index, event] of log.sweeps) {
+function findEnd(grant: StoredGrant, log: KeptLog): number | undefined {
+  return log.revoked.get(grant.grant) ?? findSweeps(grant, log)[0]
+}
+
+/** The entries by which many were ended, and it among them. */
+export function findSweeps({ tool, issuedIndex, workload, task }: StoredGrant, log: KeptLog): number[] {
+  const covers = ([index, event]: readonly [number, Body]): boolean => {
     const of = (member: string, value: string): boolean => event[member] === undefined || event[member] === value
-    if (index > issuedIndex && of('workload', workload) && of('task', task) && of('tool', 'ledger')) return index
+    return index > issuedIndex && of('workload', workload) && of('task', task) && of('tool', tool)
   }
-  return undefined
+  return [...log.sweeps].filter(covers).map(([index]) => index)
 }
 
 /** What there is after a sweep: of the tool between two looks at the database, for what is ended meanwhile. */
@@ -72,18 +75,26 @@ export interface Swept {
   readonly sweptMs: number
 }
 
-/** Compares what clients know with the log, the log with the database, and that with the tool: nothing new is asked for meanwhile. */
+/** The same, and the database with the tool. */
 export function compareLending({ book, nowMs }: Lending, { before, roles, after, sweptMs }: Swept, log: KeptLog): void {
   for (const { grant, state, problem } of findUnfinished(after, sweptMs)) report(book, `${grant} is ${state} after the sweep: ${problem ?? 'no problem is known'}`)
   for (const [grant, { sessions }] of roles) {
     const row = before.get(grant)
     if (row === undefined || (!isLive(row, sweptMs) && !hasExpiredSince(row, sweptMs))) report(book, `the role of ${grant} is there with ${sessions} sessions, and the grant is ${row?.state ?? 'not in the database'}`)
   }
+  for (const row of after.values()) {
+    const { grant } = row
+    if (isLive(row, nowMs()) && roles.get(grant)?.canLogIn !== true) report(book, `${grant} is alive, and its role is ${roles.has(grant) ? 'locked' : 'not there'}`)
+  }
+  compareGrants({ book, nowMs }, after, log)
+}
+
+/** Compares what clients know with the log, and the log with the database: nothing new is asked for meanwhile. */
+export function compareGrants({ book, nowMs }: Pick<Lending, 'book' | 'nowMs'>, after: ReadonlyMap<string, StoredGrant>, log: KeptLog): void {
   const keys = new Map<string, string>()
   for (const row of after.values()) {
     const { grant, task } = row
     if (!isLive(row, nowMs())) continue
-    if (roles.get(grant)?.canLogIn !== true) report(book, `${grant} is alive, and its role is ${roles.has(grant) ? 'locked' : 'not there'}`)
     if (!log.activated.has(grant)) report(book, `${grant} is alive, and no entry tells of it`)
     const end = findEnd(row, log)
     if (end !== undefined) report(book, `${grant} is alive, and entry ${end} has ended it`)
@@ -144,7 +155,7 @@ export async function tryLent(lending: Lending): Promise<void> {
   const idle = live.filter((lent) => lent.session === undefined)
   for (let i = 0; i < loginsTried; i++) {
     const lent = random.pick(idle)
-    if (lent !== undefined) await use(lending, lent)
+    if (lent !== undefined) await lending.use(lent)
   }
   for (const asked of [...book.toRepeat].slice(0, repeatsTried)) {
     book.toRepeat.delete(asked)
@@ -152,7 +163,7 @@ export async function tryLent(lending: Lending): Promise<void> {
     await borrow(lending, asked, true)
   }
   const ended = all.filter((lent) => lent.ended === 'yes')
-  for (const lent of ended.slice(-2)) await expectEnded(lending, lent)
+  for (const lent of ended.slice(-2)) await lending.expectEnded(lent)
   for (const lent of ended) await drop(lent)
   for (const { grant } of ended.slice(0, -endedKept)) book.lent.delete(grant)
 }

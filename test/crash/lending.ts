@@ -3,16 +3,15 @@ import { createAgent, type Agent } from './agents.ts'
 import { report } from './book.ts'
 import { createGate } from './gate.ts'
 import { createClient } from './http.ts'
-import type { LedgerTool } from './ledger-tool.ts'
 import { drop, type Lent, type LentBook } from './lent.ts'
-import { borrow, complete, giveBack, makeAsked, renew, revoke, use, type Lending } from './lending-steps.ts'
+import { borrow, complete, giveBack, makeAsked, renew, revoke, type Lending, type Wielding } from './lending-steps.ts'
 import type { Random } from './random.ts'
 
 /** Agents that are lent credentials and use them, and an admin who ends some. They outlive the broker. */
 export interface LendingLoad extends Lending {
   /** Registers the agents, and puts the policy in force. */
   prepare(): Promise<void>
-  /** Lets them go on; with `cutting` somebody ends the broker's connections to the tool now and then. */
+  /** Lets them go on; with `cutting` somebody disturbs the broker's calls to its tools now and then. */
   resume(cutting: boolean): void
   /** Waits until all have come to the end of what they do. */
   pause(): Promise<void>
@@ -30,18 +29,23 @@ export interface LendingOptions {
   readonly book: LentBook
   readonly random: Random
   readonly adminCredential: string
-  readonly tool: LedgerTool
+  /** The files of a policy set that lends to the team `support`. */
+  readonly policies: Readonly<Record<string, string>>
+  wield(lending: () => Lending): Wielding
+  /** What else happens, each again and again. */
+  others(lending: Lending): readonly (() => Promise<void>)[]
 }
 
 const agentCount = 6
 const liveMax = 40
 
-export function createLendingLoad({ port, book, random, adminCredential, tool }: LendingOptions): LendingLoad {
+export function createLendingLoad({ port, book, random, adminCredential, policies, wield, others }: LendingOptions): LendingLoad {
   const client = createClient(port)
   const clock = { stateOffMs: 0, proofOffMs: 0 }
   const agents: Agent[] = Array.from({ length: agentCount }, (_, i) => createAgent(`agent-${i}`))
   const gate = createGate()
   const lending: Lending = {
+    ...wield(() => lending),
     client,
     book,
     random,
@@ -70,8 +74,8 @@ export function createLendingLoad({ port, book, random, adminCredential, tool }:
     if (chance < 0.44) return repeat(pickLent((lent) => own(lent) && lent.asked.key !== undefined)?.asked)
     const lent = pickLent((one) => own(one) && isOpen(one))
     if (lent === undefined) return borrow(lending, makeAsked(lending, agent, false))
-    if (chance < 0.62) return use(lending, lent)
-    if (chance < 0.7) return renew(lending, lent)
+    if (chance < 0.62) return lending.use(lent)
+    if (chance < 0.7) return lending.renews ? renew(lending, lent) : lending.use(lent)
     if (chance < 0.96) return giveBack(lending, lent)
     return complete(lending, agent, lent.task)
   }
@@ -95,19 +99,14 @@ export function createLendingLoad({ port, book, random, adminCredential, tool }:
       if (chance < 0.7) await revoke(lending, { grant: lent.grant })
       else if (chance < 0.88) await revoke(lending, { task: lent.task })
       else if (chance < 0.97) await revoke(lending, { workload: lent.workload })
-      else await revoke(lending, {})
+      else await revoke(lending, { tool: lent.asked.body.tool })
     }
     await setTimeout(20 + random.below(120))
   }
 
-  async function cut(): Promise<void> {
-    if (book.cutting) book.counts.cuts += await tool.cutRoot(random.chance(0.7))
-    await setTimeout(40 + random.below(300))
-  }
-
   for (let i = 0; i < 8; i++) gate.run(() => tryOn(workAsAgent))
   gate.run(() => tryOn(workAsAdmin))
-  gate.run(cut)
+  for (const step of others(lending)) gate.run(() => tryOn(step))
 
   /** Without haste while nobody answers. */
   async function tryOn(step: () => Promise<void>): Promise<void> {
@@ -128,7 +127,7 @@ export function createLendingLoad({ port, book, random, adminCredential, tool }:
   return {
     ...lending,
     async prepare() {
-      await change('PUT', '/v1/policy', { files: tool.policies })
+      await change('PUT', '/v1/policy', { files: policies })
       for (const { name, jwks } of agents) {
         const owner = { team: 'support', contact: 'oncall:support' }
         const reviewAt = new Date(lending.proofMs() + 300 * 86_400_000).toISOString()

@@ -11,7 +11,8 @@ export interface Lent {
   /** The entry that the answer named. */
   readonly index: number
   readonly issuedAtMs: number
-  readonly config: pg.ClientConfig
+  /** In the form that the tool's own clients take. */
+  readonly credential: Readonly<Record<string, unknown>>
   readonly asked: Asked
   expiresAtMs: number
   /** Whether it was ended by an order whose answer said so (`yes`), or an order was given (`maybe`). */
@@ -22,10 +23,18 @@ export interface Lent {
   session?: pg.Client | undefined
 }
 
+/** What an agent wants. */
+export interface Wish {
+  readonly tool: string
+  readonly actions: readonly string[]
+  readonly target?: string
+  readonly ttl_seconds: number
+}
+
 /** A request for a credential, which may be sent again where it has a key. */
 export interface Asked {
   readonly agent: Agent
-  readonly body: { readonly tool: 'ledger'; readonly actions: readonly string[]; readonly task: string; readonly ttl_seconds: number }
+  readonly body: Wish & { readonly task: string }
   readonly key?: string
   /** How many answers are awaited. */
   pending: number
@@ -33,8 +42,9 @@ export interface Asked {
   unanswered: boolean
 }
 
-/** An order to end all that fits: everything of the tool where it names neither. */
+/** An order to end all that fits. */
 export interface EndOrder {
+  readonly tool?: string
   readonly workload?: string
   readonly task?: string
   /** The entry that records it; absent while there is no answer. */
@@ -92,12 +102,13 @@ export function stateOfLent({ orders }: Pick<LentBook, 'orders'>, lent: Lent, no
 }
 
 /** Whether the order covers it: what was asked for later than the order was recorded is none of its business. */
-export function fits({ workload, task, index = Infinity }: EndOrder, lent: Pick<Lent, 'workload' | 'task' | 'index'>): boolean {
-  return (workload === undefined || workload === lent.workload) && (task === undefined || task === lent.task) && index > lent.index
+export function fits({ tool, workload, task, index = Infinity }: EndOrder, lent: Pick<Lent, 'workload' | 'task' | 'index'> & { readonly asked: { readonly body: Pick<Wish, 'tool'> } }): boolean {
+  const isOf = (tool === undefined || tool === lent.asked.body.tool) && (workload === undefined || workload === lent.workload)
+  return isOf && (task === undefined || task === lent.task) && index > lent.index
 }
 
 /** The connection, or the server's word for why there is none. */
-export async function logIn({ config }: Pick<Lent, 'config'>): Promise<pg.Client | string> {
+export async function logIn(config: pg.ClientConfig): Promise<pg.Client | string> {
   const client = new pg.Client({ ...config, connectionTimeoutMillis: 20_000 })
   client.on('error', () => undefined)
   try {

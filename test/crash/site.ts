@@ -34,8 +34,8 @@ export interface Site {
   serveWithHooks(orders: readonly Exclude<Order, 'tick'>[], loaded?: Child): Child
 }
 
-/** A fresh site. `folder` must exist; on PostgreSQL a database is made on the server. */
-export async function createSite(folder: string, engine: Engine, server?: Server): Promise<Site> {
+/** A fresh site. `folder` must exist; on PostgreSQL a database is made on the server. Brokers that are loaded beforehand load these modules too. */
+export async function createSite(folder: string, engine: Engine, server?: Server, preload: readonly string[] = []): Promise<Site> {
   const port = await findFreePort()
   mkdirSync(folder, { recursive: true, mode: 0o700 })
   writeFileSync(join(folder, 'root.key'), `${randomBytes(32).toString('base64')}\n`, { mode: 0o600 })
@@ -62,7 +62,7 @@ log: { level: warn }
   const start = (script: string, args: readonly string[]): Child => startChild(script, { args, env: place.env, cwd: folder })
   const load = (): Child =>
     startChild(fileURLToPath(new URL('broker-with-hooks.ts', import.meta.url)), {
-      args: [configFile],
+      args: [configFile, ...preload],
       // It is started again and again: what the first one has compiled saves the others half of their time.
       env: { ...place.env, NODE_COMPILE_CACHE: join(folder, 'compiled') },
       cwd: folder,

@@ -1,5 +1,6 @@
 import { decodeJwt } from 'jose'
 import { describe, expect, test } from 'vitest'
+import { createRawRootKey } from '../../src/crypto/root-key.ts'
 import { formatTime } from '../../src/kernel/clock.ts'
 import { createAgent, dayMs, getToken, issuer, signJws, startBroker, testPolicies } from '../broker.ts'
 import { describeEngines } from '../harness.ts'
@@ -129,7 +130,7 @@ describe('Introspection on SQLite', () => {
     const head = JSON.parse(Buffer.from(header, 'base64url').toString()) as Record<string, unknown>
     const claims = decodeJwt(token)
     // A token in every way like ours, of a broker that has the same issuer and another key.
-    const elsewhere = await startBroker('sqlite', { rootKey: Buffer.alloc(32, 7) })
+    const elsewhere = await startBroker('sqlite', { rootKey: createRawRootKey(Buffer.alloc(32, 7)) })
     const foreign = await getToken(elsewhere, await elsewhere.register('triage-bot'), { scope: 'tickets:read' })
     const other = await createAgent('triage-bot', issuer, broker.clock)
     const wider = Buffer.from(JSON.stringify({ ...claims, scope: 'tickets:read tickets:purge' })).toString('base64url')

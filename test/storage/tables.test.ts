@@ -1,8 +1,10 @@
+import { sql } from 'kysely'
 import { expect, test } from 'vitest'
 import { formatTime } from '../../src/kernel/clock.ts'
-import { insertSealingKey, insertSigningKey, listSealingKeys, listSigningKeys, type NewSigningKey } from '../../src/storage/keys.ts'
+import { insertSigningKey, listSigningKeys, type NewSigningKey } from '../../src/storage/keys.ts'
 import { countOperators, findOperator, insertOperator } from '../../src/storage/operators.ts'
 import { putPolicyInForce, readPolicyFiles, readPolicyInForce } from '../../src/storage/policy-sets.ts'
+import { insertSealingKey, listSealingKeys } from '../../src/storage/sealing-keys.ts'
 import { readTime } from '../../src/storage/time.ts'
 import { createTestDatabase, describeEngines } from '../harness.ts'
 import { startMs } from './changes.ts'
@@ -37,12 +39,16 @@ describeEngines('The tables', (engine) => {
       ...(verifyUntilMs !== undefined && { verifyUntilMs }),
     })
     await database.write(async ({ db }) => {
-      await insertSealingKey(db, { version: 2, wrapped: 'w2' }, startMs)
-      await insertSealingKey(db, { version: 1, wrapped: 'w1' }, startMs)
+      await insertSealingKey(db, { version: 2, wrapped: 'w2', root: 'r2' }, { index: 7, timeMs: startMs + 5 }, startMs + 9)
+      await sql`insert into sealing_key (version, wrapped, created_at) values (1, 'w1', ${formatTime(startMs)})`.execute(db)
       await insertSigningKey(db, signing('late', startMs + 9))
       await insertSigningKey(db, signing('early', startMs + 2, startMs + 99))
     })
-    expect(await listSealingKeys(database.read)).toEqual([{ version: 1, wrapped: 'w1' }, { version: 2, wrapped: 'w2' }])
+    expect(await listSealingKeys(database.read)).toEqual([
+      // As it was written before root keys had names.
+      { version: 1, wrapped: 'w1', createdAtMs: startMs, sealsFromMs: startMs, createdIndex: 0, erased: false },
+      { version: 2, wrapped: 'w2', root: 'r2', createdAtMs: startMs + 5, sealsFromMs: startMs + 9, createdIndex: 7, erased: false },
+    ])
     expect(await listSigningKeys(database.read)).toEqual([signing('early', startMs + 2, startMs + 99), signing('late', startMs + 9)])
     const unsealable = database.write(({ db }) => insertSigningKey(db, { ...signing('x', 1), sealedPrivate: { version: 3, ciphertext: 'c' } }))
     await expect(unsealable).rejects.toThrow(/foreign key/i)

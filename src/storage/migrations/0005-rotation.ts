@@ -20,12 +20,58 @@ export async function createRotation(db: Kysely<never>, engine: Engine): Promise
     'drop index sealed_secret_kept',
     'create unique index sealed_secret_by_stage on sealed_secret (name, stage) where stage is not null',
     `create table rotation (
-      name ${text} primary key, tool ${text}, policy_set ${text}, id ${text}, step ${text}, reason ${text}, leaked ${int} not null,
-      tries ${int} not null, started_at ${text}, finished_at ${text}, version ${text}, replaced ${text}, retire_at ${text},
-      next_at ${text}, due_at ${text}, owner ${text}, lease_until ${text}, problem ${text}, failed_at ${text}, overdue_announced ${text}) ${options}`,
+      name ${text} primary key, tool ${text}, every_seconds ${int}, scheduled_by ${text}, policy_set ${text}, id ${text}, step ${text},
+      reason ${text}, leaked ${int} not null, again ${text}, tries ${int} not null, failures ${int} not null, started_at ${text},
+      version ${text}, replaced ${text}, retire_at ${text}, retire_leaked ${int} not null, finished_at ${text}, failed_at ${text},
+      last_id ${text}, next_at ${text}, due_at ${text}, owner ${text}, lease_until ${text}, problem ${text}, overdue_announced ${text}) ${options}`,
     'create index rotation_due on rotation (due_at) where due_at is not null',
     `alter table sealing_key add column root ${text}`,
     `alter table sealing_key add column seals_from ${text}`,
+    `alter table sealing_key add column created_index ${int}`,
+    'create index credential_by_handle_version on credential (handle_version, grant_id) where handle_version is not null',
+    ...(engine === 'sqlite' ? sqliteSealing : postgresSealing),
   ]
   for (const statement of statements) await sql.raw(statement).execute(db)
 }
+
+// What would be sealed under a key that is gone could never be opened again; and a key that is gone stays so.
+const sealed = [
+  ['credential', 'handle', 'handle_version'],
+  ['sealed_secret', 'sealed', 'sealed_version'],
+  ['signing_key', 'sealed_private', 'sealed_version'],
+] as const
+
+const sqliteSealing = [
+  ...sealed.flatMap(([table, value, version]) =>
+    ['insert', `update of ${value}, ${version}`].map(
+      (change) => `create trigger ${table}_sealed_${change.slice(0, 6)} before ${change} on ${table}
+        when new.${value} <> '' and exists (select 1 from sealing_key where version = new.${version} and wrapped = '')
+        begin select raise(abort, 'the sealing key of this version is erased: nothing is sealed under it'); end`,
+    ),
+  ),
+  `create trigger sealing_key_erased before update on sealing_key when old.version <> new.version or (old.wrapped = '' and new.wrapped <> '')
+    begin select raise(abort, 'a sealing key keeps its version, and stays erased'); end`,
+]
+
+const postgresSealing = [
+  `do $do$ begin execute format($create$
+    create function stint_sealed() returns trigger language plpgsql set search_path = pg_catalog, %1$I, pg_temp as $body$
+    begin
+      if exists (select 1 from %1$I.sealing_key where version = (to_jsonb(new) ->> tg_argv[0])::bigint and wrapped = '') then
+        raise exception 'the sealing key of this version is erased: nothing is sealed under it';
+      end if;
+      return new;
+    end $body$;
+    create function stint_sealing_key() returns trigger language plpgsql set search_path = pg_catalog, %1$I, pg_temp as $body$
+    begin
+      if old.version <> new.version or (old.wrapped = '' and new.wrapped <> '') then
+        raise exception 'a sealing key keeps its version, and stays erased';
+      end if;
+      return new;
+    end $body$ $create$, current_schema()); end $do$`,
+  ...sealed.map(
+    ([table, value, version]) => `create trigger ${table}_sealed before insert or update of ${value}, ${version} on ${table}
+      for each row when (new.${value} <> '') execute function stint_sealed('${version}')`,
+  ),
+  'create trigger sealing_key_erased before update on sealing_key for each row execute function stint_sealing_key()',
+]

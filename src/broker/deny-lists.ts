@@ -1,0 +1,249 @@
+import { setTimeout as pause } from 'node:timers/promises'
+import { ConnectorError, type Denying, type DenyLists } from '../connectors/connector.ts'
+import { leaseMs, outboundMsMax } from '../grant/lifetime.ts'
+import { BrokerError } from '../kernel/errors.ts'
+import { newId } from '../kernel/ids.ts'
+import type { Tool } from '../policy/catalog.ts'
+import { findDenyList, findDueDenyLists, findToolOf, putDenyList } from '../storage/deny-lists.ts'
+import type { Broker } from './broker.ts'
+import { commit } from './commit.ts'
+import { clockSkewMs, judgeDenials, latestCutOff } from './denials.ts'
+import type { Tools } from './tools.ts'
+
+export interface DenyListsOptions extends Pick<Broker, 'database' | 'ledger' | 'knowledge' | 'random' | 'log' | 'meter'> {
+  /** The tools, which are given these lists themselves. */
+  tools(): Tools
+}
+
+export interface BrokerDenyLists extends DenyLists {
+  /** Has a list written as it ought to be. Throws as `deny`. */
+  write(list: string, signal: AbortSignal): Promise<void>
+  /** Reads back every list that denies anybody, mends what somebody has changed, and cleans it of what is dead. */
+  lookAfter(): Promise<void>
+  /** Waits for the writes that are under way. */
+  close(): Promise<void>
+}
+
+/** How often a list is looked at that denies anybody. */
+const lookEveryMs = 60_000
+const pollMs = 100
+/** For so long what was read back a moment ago need not be read again. */
+const freshMs = 10_000
+
+/** What is written together: whoever comes while a write is under way is in the next one. */
+interface Batch {
+  readonly grants: Set<string>
+  readonly rewrite?: Denying
+  readonly done: PromiseWithResolvers<Outcome>
+}
+
+interface Outcome {
+  readonly left: ReadonlySet<string>
+  readonly named: number
+}
+
+interface Line {
+  readonly next: Batch[]
+  running?: Promise<void>
+  /** What the list was read to deny, and when. */
+  confirmed?: { readonly grants: ReadonlySet<string>; readonly atMs: number }
+}
+
+interface Writer {
+  readonly tool: Tool
+  readonly policySet: string
+}
+
+/**
+ * Lists that are written whole from the rows, by one process at a time: of all calls of this process one write does for many,
+ * and between processes a lease on the list's row decides. A process that dies over it holds the others up until the lease is
+ * over; one that sleeps through it may put something old over something new, which the next look mends.
+ */
+export function createDenyLists({ database, ledger, knowledge, random, log, meter, tools }: DenyListsOptions): BrokerDenyLists {
+  const lines = new Map<string, Line>()
+  /** Which tool of the policy set in force writes which list. */
+  let inForce: { readonly policySet: string; readonly writers: ReadonlyMap<string, Tool> } | undefined
+
+  async function findWriter(list: string, [grant]: readonly string[]): Promise<Writer> {
+    const current = await findInForce().catch((error: unknown) => void log.debug('the policy set in force was not read for a deny list', { error }))
+    const tool = current?.writers.get(list)
+    if (current !== undefined && tool !== undefined) return { tool, policySet: current.policySet }
+    // No tool of today has this list: it is written as it was when something was made there.
+    const known = (grant === undefined ? undefined : await findToolOf(database.read, grant)) ?? (await findDenyList(database.read, list))
+    const former = known && (await tools().find(known.policySet, known.tool))
+    if (former !== undefined && known !== undefined) return { tool: former, policySet: known.policySet }
+    throw new ConnectorError({ outcome: 'nothing_done', publicMessage: `No tool of the catalog denies sessions at ${list} any more: an admin puts one back whose kill switch does.` })
+  }
+
+  async function findInForce() {
+    const { policySet } = await knowledge.refresh()
+    if (policySet === undefined || inForce?.policySet === policySet.hash) return inForce
+    const writers = new Map<string, Tool>()
+    for (const tool of policySet.catalog.values()) {
+      const list = tools().isOutside(tool) ? tools().findDenying(tool)?.list : undefined
+      if (list !== undefined && !writers.has(list)) writers.set(list, tool)
+    }
+    return (inForce = { policySet: policySet.hash, writers })
+  }
+
+  /** Takes the list, or waits until another process is done with it. `undefined`: the log cannot be written, so that nobody can take it. */
+  async function takeLease(list: string, { tool, policySet }: Writer, signal: AbortSignal): Promise<string | undefined> {
+    const owner = newId('denying', ledger.nowMs(), random)
+    for (;;) {
+      const taken = await commit<boolean>({ ledger }, {
+        async apply(tx, { timeMs }) {
+          const now = await findDenyList(tx, list)
+          if (now?.owner !== undefined && (now.leaseUntilMs ?? 0) > timeMs) return { result: false, unrecorded: 'nothing changed' }
+          const leaseUntilMs = timeMs + leaseMs
+          // Whoever finds the lease over looks at it, if this process dies.
+          await putDenyList(tx, { ...now, id: list, tool: tool.name, policySet, owner, leaseUntilMs, lookAtMs: Math.min(now?.lookAtMs ?? Infinity, leaseUntilMs) })
+          return { result: true, unrecorded: 'housekeeping' }
+        },
+      }).catch((error: unknown) => {
+        if (error instanceof BrokerError && error.code === 'unavailable' && ledger.held === undefined) return undefined
+        throw error
+      })
+      if (taken === undefined) return undefined
+      if (taken.result) return owner
+      do await pause(pollMs, undefined, { signal }).catch(() => undefined)
+      while (!signal.aborted && (await isTaken(list)))
+      if (signal.aborted) throw busy()
+    }
+  }
+
+  async function isTaken(list: string): Promise<boolean> {
+    const now = await findDenyList(database.read, list)
+    return now?.owner !== undefined && (now.leaseUntilMs ?? 0) > ledger.nowMs()
+  }
+
+  /** Gives the list back, with what came of it; whether it was still this owner's. */
+  async function release(list: string, owner: string, end: { readonly lives: boolean; readonly cutOffBeforeMs?: number } | { readonly problem: string }): Promise<boolean> {
+    const { result } = await commit<boolean>({ ledger }, {
+      async apply(tx, { timeMs }) {
+        const now = await findDenyList(tx, list)
+        if (now?.owner !== owner) return { result: false, unrecorded: 'nothing changed' }
+        const { owner: _, leaseUntilMs: __, problem: ___, lookAtMs: ____, cutOffBeforeMs: ordered, ...rest } = now
+        const said = 'problem' in end ? undefined : end.cutOffBeforeMs
+        const cutOffBeforeMs = latestCutOff([ordered, said], timeMs)
+        const cutOff = cutOffBeforeMs === undefined ? {} : { cutOffBeforeMs }
+        // A cut-off that was ordered meanwhile is not written yet.
+        const lookAtMs = 'lives' in end && cutOffBeforeMs !== said ? timeMs : timeMs + lookEveryMs
+        if ('problem' in end) await putDenyList(tx, { ...rest, ...cutOff, lookAtMs, problem: end.problem })
+        else await putDenyList(tx, { ...rest, ...cutOff, ...((end.lives || cutOffBeforeMs !== said) && { lookAtMs }), writtenAtMs: timeMs })
+        return { result: true, unrecorded: 'housekeeping' }
+      },
+    })
+    return result
+  }
+
+  async function writeBatch(list: string, line: Line, { grants, rewrite }: Batch): Promise<Outcome> {
+    const signal = AbortSignal.timeout(outboundMsMax)
+    const writer = await findWriter(list, [...grants])
+    const owner = await takeLease(list, writer, signal)
+    const label = { tool: writer.tool.name }
+    try {
+      let judged = { grants: [] as readonly string[], cutOffBeforeMs: undefined as number | undefined }
+      const { left, changed } = await tools().call(writer.tool, async ({ denying: own }, callSignal) => {
+        const denying = rewrite ?? own
+        if (denying === undefined) throw new Error(`the tool ${writer.tool.name} denies nothing`)
+        return denying.write(
+          async (found) => {
+            const { denials, missing } = await judgeDenials({ database, ledger }, list, grants, found)
+            if (missing > 0) log.warn('a list of what is denied was changed by somebody else: it is written again', { list, ...label, missing })
+            if (missing > 0) meter.count('deny_repairs', label)
+            judged = { grants: denials.grants, cutOffBeforeMs: denials.cutOffBeforeMs }
+            return denials
+          },
+          { rewrite: rewrite !== undefined },
+          AbortSignal.any([signal, callSignal]),
+        )
+      })
+      if (changed) log.debug('a list of what is denied was written', { list, ...label, named: judged.grants.length })
+      const { cutOffBeforeMs } = judged
+      const lives = judged.grants.length > 0 || cutOffBeforeMs !== undefined
+      if (owner !== undefined && !(await release(list, owner, { lives, ...(cutOffBeforeMs !== undefined && { cutOffBeforeMs }) }))) throw overtaken()
+      const out = new Set(left)
+      line.confirmed = { grants: new Set([...grants, ...judged.grants].filter((grant) => !out.has(grant))), atMs: performance.now() }
+      return { left: out, named: judged.grants.length - left.length }
+    } catch (error) {
+      meter.count('deny_failures', label)
+      const problem = error instanceof ConnectorError ? error.publicMessage : 'It was not written.'
+      if (owner !== undefined) await release(list, owner, { problem }).catch((failure: unknown) => log.warn('a list of what is denied was not given back: it is when its lease is over', { list, error: failure }))
+      throw error
+    }
+  }
+
+  /** In the next write of the list, whoever asks for it. */
+  function join(list: string, grants: readonly string[], rewrite?: Denying): Promise<Outcome> {
+    const line = lines.get(list) ?? { next: [] }
+    lines.set(list, line)
+    let batch = rewrite === undefined ? line.next.find((one) => one.rewrite === undefined) : undefined
+    if (batch === undefined) {
+      batch = { grants: new Set(), done: Promise.withResolvers(), ...(rewrite && { rewrite }) }
+      batch.done.promise.catch(() => undefined)
+      line.next.push(batch)
+    }
+    for (const grant of grants) batch.grants.add(grant)
+    line.running ??= run(list, line)
+    return batch.done.promise
+  }
+
+  async function run(list: string, line: Line): Promise<void> {
+    for (let batch = line.next.shift(); batch !== undefined; batch = line.next.shift()) {
+      await writeBatch(list, line, batch).then(batch.done.resolve, batch.done.reject)
+    }
+    delete line.running
+  }
+
+  /** The outcome, for as long as somebody waits for it; the write goes on. */
+  async function inTime(outcome: Promise<Outcome>, signal: AbortSignal): Promise<Outcome> {
+    const { promise, reject } = Promise.withResolvers<never>()
+    const onAbort = () => reject(busy())
+    if (signal.aborted) onAbort()
+    signal.addEventListener('abort', onAbort, { once: true })
+    try {
+      return await Promise.race([outcome, promise])
+    } catch (error) {
+      if (error instanceof ConnectorError) throw error
+      throw new ConnectorError({ outcome: 'unknown', publicMessage: 'Whether the list of what is denied was written is not known: it is tried again.', cause: error })
+    } finally {
+      signal.removeEventListener('abort', onAbort)
+    }
+  }
+
+  return {
+    async deny(list, grants, signal) {
+      const confirmed = lines.get(list)?.confirmed
+      if (confirmed !== undefined && performance.now() - confirmed.atMs < freshMs && grants.every((grant) => confirmed.grants.has(grant))) return []
+      const { left } = await inTime(join(list, grants), signal)
+      return grants.filter((grant) => left.has(grant))
+    },
+    async rewrite(denying, signal) {
+      return (await inTime(join(denying.list, [], denying), signal)).named
+    },
+    async write(list, signal) {
+      await inTime(join(list, []), signal)
+    },
+    async findCutOff(list) {
+      const { cutOffBeforeMs = -Infinity } = (await findDenyList(database.read, list)) ?? {}
+      // Also where the tool's clock is behind ours.
+      const untilMs = cutOffBeforeMs + clockSkewMs
+      return untilMs > ledger.nowMs() ? untilMs : undefined
+    },
+    async lookAfter() {
+      const due = await findDueDenyLists(database.read, ledger.nowMs())
+      await Promise.all(due.map((list) => join(list, []).catch((error: unknown) => log.warn('a list of what is denied was not looked after: it is again in a minute', { list, error }))))
+    },
+    async close() {
+      await Promise.all([...lines.values()].map((line) => line.running))
+    },
+  }
+}
+
+function busy(): ConnectorError {
+  return new ConnectorError({ outcome: 'nothing_done', publicMessage: 'The list of what is denied is being written by others for too long: it is tried again.' })
+}
+
+function overtaken(): ConnectorError {
+  return new ConnectorError({ outcome: 'unknown', publicMessage: 'Another process has written the list of what is denied meanwhile: it is written again.' })
+}

@@ -1,0 +1,44 @@
+import { z } from 'zod'
+import { formatDuration, parseDuration } from '../../kernel/duration.ts'
+import type { ConnectorKind } from './kind.ts'
+import { rotatorSchema } from './rotators.ts'
+
+const everySecondsMin = 3_600
+const everySecondsMax = 366 * 86_400
+
+const every = z.string().transform((text, context) => {
+  const seconds = parseDuration(text)
+  if (seconds !== undefined && seconds >= everySecondsMin && seconds <= everySecondsMax) return seconds
+  context.addIssue('must be a duration of 1h to 366d, such as 30d')
+  return z.NEVER
+})
+
+/** How often a value is replaced, and how. */
+export const rotationSchema = z.strictObject({ every, rotator: rotatorSchema })
+export type RotationSettings = z.output<typeof rotationSchema>
+
+/**
+ * A value is replaced no more often than the longest grant of the tool lasts: so one that was lent is good until the end of
+ * its grant, whenever its turn comes, unless it leaked or was revoked.
+ */
+export const judgeRotation: NonNullable<ConnectorKind['judgeTool']> = ({ ttl, config }) => {
+  // The schema of the kind has parsed it.
+  const { rotation } = config as { readonly rotation?: RotationSettings }
+  if (rotation === undefined || rotation.every >= ttl.maxSeconds) return []
+  return [{ path: ['config', 'rotation', 'every'], message: `must be no shorter than the tool's ttl.max (${formatDuration(ttl.maxSeconds)}), or a value would be replaced before the end of its grant` }]
+}
+
+const variable = z
+  .string()
+  .regex(/^[A-Z_][A-Z0-9_]{0,127}$/)
+  .refine((name) => !name.startsWith('STINT_'))
+
+/**
+ * By which environment variables a command takes the secret: one for the whole of it, or of a secret that is a JSON object
+ * one for each of these members.
+ */
+export const environmentSchema = z.union(
+  [variable, z.record(variable, z.string().min(1).max(256)).refine((members) => Object.keys(members).length > 0 && Object.keys(members).length <= 32)],
+  { error: "must be a variable, of A-Z, 0-9 and _ and none of Stint's own, or a map of 1 to 32 such variables to members of the secret" },
+)
+export type EnvironmentSettings = z.output<typeof environmentSchema>
