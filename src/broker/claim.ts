@@ -6,6 +6,7 @@ import type { Tool } from '../policy/catalog.ts'
 import type { Outcome } from '../storage/change.ts'
 import { findCredential, noteCredential, stepCredential, type EndCause, type StoredCredential } from '../storage/credentials.ts'
 import { releaseClaims } from '../storage/due-credentials.ts'
+import { releaseDenyLists } from '../storage/deny-lists.ts'
 import { findGrant, type StoredGrant } from '../storage/grants.ts'
 import { causedBy, type Broker } from './broker.ts'
 import { commit } from './commit.ts'
@@ -46,7 +47,7 @@ export async function takeOverClaims(broker: Broker): Promise<void> {
   if (broker.database.engine !== 'sqlite') return
   const { result } = await commit<number>(broker, {
     async apply(tx, { timeMs }) {
-      const released = await releaseClaims(tx, timeMs)
+      const released = (await releaseClaims(tx, timeMs)) + (await releaseDenyLists(tx, timeMs))
       return { result: released, unrecorded: released === 0 ? 'nothing changed' : 'housekeeping' }
     },
   })

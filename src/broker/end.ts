@@ -76,8 +76,10 @@ function recordEnded(broker: Broker, claimed: Claim, ended: Ended): Promise<Endi
       return { result, raisesEpoch: false, events: [{ type: 'grant.outlives', ...causedBy(schedule), ...describeGrant(grant), may_live_until: formatTime(untilMs) }] }
     }
     if (ended.status === 'waits') {
-      // No try that failed: somebody is at it.
-      await noteCredential(tx, grant.id, { problem: ended.why, dueAtMs: Math.max(ended.nextAtMs, timeMs + 1_000), tries: 0, owner: null, leaseUntilMs: null })
+      // No try that failed: somebody is at it. What it waited for may have come while the tool was asked: then it is due already.
+      const hasCome = now.dueAtMs !== undefined && now.leaseUntilMs !== undefined && now.dueAtMs < now.leaseUntilMs
+      const dueAtMs = hasCome ? timeMs : Math.max(ended.nextAtMs, timeMs + 1_000)
+      await noteCredential(tx, grant.id, { problem: ended.why, dueAtMs, tries: 0, owner: null, leaseUntilMs: null })
       return { result: { status: 'retrying', problem: ended.why, nextAtMs: ended.nextAtMs }, unrecorded: 'housekeeping' }
     }
     return recordEnd(tx, grant, now, timeMs)

@@ -84,7 +84,12 @@ export function endGrant(id: string, caller: Caller, reason?: string): CallbackC
     const state = grantState(grant, timeMs, credential?.state)
     // What has not ended outside may be ordered to end once, whatever else has made it so.
     const isOpen = credential === undefined ? state === 'active' : !isOver(state) && grant.revokedIndex === undefined
-    if (!isOpen) return { result: 'already_ended', unrecorded: 'nothing changed' }
+    if (!isOpen) {
+      const waits = credential?.state === 'ending' && !isHolder(caller, grant)
+      // Whoever has kept a copy of what was lent has it still.
+      if (waits) await orderRotation(tx, credential, timeMs)
+      return { result: 'already_ended', unrecorded: waits ? 'housekeeping' : 'nothing changed' }
+    }
     await markGrantRevoked(tx, id, index)
     if (credential !== undefined) await orderEnd(tx, credential, timeMs, isHolder(caller, grant) ? 'holder' : 'others')
     return {

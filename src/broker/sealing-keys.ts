@@ -20,7 +20,7 @@ export interface SealingKeys extends RootKeys {
   has(version: number): boolean
   /**
    * Takes in the keys that were made meanwhile, and lets go of those that were erased. Throws `config_invalid` for one that no
-   * root key of this process opens, and `unavailable` while a root key cannot be asked.
+   * root key of this process opens, and `unavailable` while a root key cannot be asked; tries that one again after some seconds.
    */
   load(): Promise<void>
   /** Makes a key, wrapped by the root key, for a commit to store. */
@@ -35,21 +35,26 @@ export interface SealingKeysOptions extends RootKeys {
   readonly random: RandomBytes
 }
 
+/** So that a root key which does not answer is not asked for every request. */
+const retryAfterMs = 5_000
+
 /** Makes the holder of the sealing keys; it has none before `load`. */
 export function createSealingKeys({ database, ledger, random, root, previous }: SealingKeysOptions): SealingKeys {
   const ring = createSealingRing(ledger.nowMs, random)
+  const failedMs = new Map<number, number>()
   let loading: Promise<void> | undefined
 
   async function load(): Promise<void> {
     const failures: unknown[] = []
     for (const row of await listSealingKeys(database.read)) {
       if (row.erased) ring.forget(row.version)
-      if (row.erased || ring.find(row.version) !== undefined) continue
+      if (row.erased || ring.find(row.version) !== undefined || ledger.nowMs() < (failedMs.get(row.version) ?? -Infinity) + retryAfterMs) continue
       try {
         ring.add({ version: row.version, sealsFromMs: row.sealsFromMs, key: await unwrap(row, { root, previous }) })
       } catch (error) {
         // One that does not open keeps no other one away.
         failures.push(error)
+        failedMs.set(row.version, ledger.nowMs())
       }
     }
     if (failures.length > 0) throw failures[0]
@@ -72,7 +77,7 @@ export function createSealingKeys({ database, ledger, random, root, previous }: 
     make: (version) => wrap(version, importKey(random(32))),
     async wrap(version) {
       const known = ring.find(version)
-      if (known === undefined) throw new Error(`there is no sealing key of version ${version} here`)
+      if (known === undefined) throw new BrokerError({ code: 'unavailable', publicMessage: `The sealing key of version ${version} could not be opened a moment ago: try again shortly.` })
       return wrap(version, known.key)
     },
   }

@@ -1,7 +1,7 @@
 import { setTimeout } from 'node:timers/promises'
 import type { Events } from '../storage/change.ts'
 import { findCredential } from '../storage/credentials.ts'
-import { findCovered, findDue, findOfStopped, listDueTools, listRevocationsAfter, readCarried, writeCarried, type DueCursor } from '../storage/due-credentials.ts'
+import { findCovered, findDue, findOfStopped, findWaiting, listDueTools, listRevocationsAfter, readCarried, writeCarried, type DueCursor } from '../storage/due-credentials.ts'
 import { findGrant, markGrantRevoked, type RevocationSelector } from '../storage/grants.ts'
 import { findActor } from '../storage/audit-events.ts'
 import { BrokerError } from '../kernel/errors.ts'
@@ -12,6 +12,7 @@ import { disableMany } from './disable.ts'
 import { endClaimed, endCredential } from './end.ts'
 import { describeGrant, schedule } from './ending.ts'
 import { isHolder, orderEnd } from './release.ts'
+import { orderRotation } from './rotation-order.ts'
 import { endUnclaimed } from './unrecorded.ts'
 
 /** One commit changes no more than that, so that new grants do not wait for it: some milliseconds' worth. */
@@ -165,6 +166,7 @@ export async function carryRevocations(broker: Broker): Promise<void> {
         if (covered.length === 0) break
         await orderEnds(broker, covered, by)
       }
+      if (by === 'others') await replaceWaiting(broker, revocation)
     }
     const last = revocations.at(-1)
     if (last === undefined) return
@@ -192,6 +194,20 @@ async function orderEnds(broker: Broker, grants: readonly string[], by: 'holder'
         const credential = await findCredential(tx, grant)
         if (credential !== undefined) await orderEnd(tx, credential, timeMs, by)
       }
+      return { result: undefined, unrecorded: 'housekeeping' }
+    },
+  })
+}
+
+/**
+ * Has what was lent replaced also where its grant has expired or was given back before: whoever has kept a copy of a value has it
+ * still, and may be whom the revocation is for.
+ */
+async function replaceWaiting(broker: Broker, revocation: RevocationSelector & { readonly index: number }): Promise<void> {
+  if ((await findWaiting(broker.database.read, revocation.index, revocation)).length === 0) return
+  await commit<void>(broker, {
+    async apply(tx, { timeMs }) {
+      for (const waiting of await findWaiting(tx, revocation.index, revocation)) await orderRotation(tx, waiting, timeMs)
       return { result: undefined, unrecorded: 'housekeeping' }
     },
   })

@@ -83,9 +83,13 @@ const facts = [
   ['role', 'role'],
   ['issuer', 'issuer'],
   ['signs_from', 'signs from'],
+  ['seals_from', 'seals from'],
+  ['root', 'wrapped by'],
   ['successor', 'successor'],
   ['verify_until', 'verifies until'],
   ['review_at', 'review at'],
+  ['before', 'of what was made before'],
+  ['bystanders', 'with bystanders'],
 ] as const
 
 function describeVerdict(event: Event): string | undefined {

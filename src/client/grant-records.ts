@@ -6,6 +6,8 @@ export interface Ends {
   readonly effect: Effect
   /** How long the tool takes until that is carried out everywhere, at most, where it is known. */
   readonly delay_seconds?: number
+  /** RFC 3339. Until then the tool by itself lets it live, past the grant's own time. */
+  readonly tool_ends_at?: string
   readonly meaning: string
 }
 

@@ -21,7 +21,7 @@ const lentShape: Shape = {
 /** The credential in an answer. Throws `bad_answer`, with none of its values, for one that nobody could use. */
 export function readLentGrant({ body }: ApiAnswer): LentGrant {
   const lent = readObject(body, lentShape, 'a grant')
-  const ends = readObject(lent['ends'], { effect: 'string', delay_seconds: 'number?', meaning: 'string' }, "a grant's end")
+  const ends = readObject(lent['ends'], { effect: 'string', delay_seconds: 'number?', tool_ends_at: 'string?', meaning: 'string' }, "a grant's end")
   const [target, task, renews] = ['target', 'task', 'renews'].map((name) => lent[name])
   return {
     grant: readId(lent['grant']),

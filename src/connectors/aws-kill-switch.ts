@@ -69,18 +69,23 @@ export function openKillSwitch({ tool, role, config, aws, context, secondsMax, r
       const wrong = rewrite && writes === 0 ? arns.map((_, i) => i) : listWrong(documents, found)
       if (wrong.length === 0) return { left, changed: false }
       if (writes === writesMax) throw differs(wrong.flatMap((i) => arns[i] ?? []))
-      await writeAll(policies, documents, wrong, signal)
+      const lost = await writeAll(policies, documents, wrong, signal)
       found = await readBack(policies, documents, signal)
       if (listWrong(documents, found).length === 0) return { left, changed: true }
+      if (lost !== undefined) throw lost
     }
   }
 
-  /** A lost answer is no failure: what came of it is read back. */
-  async function writeAll(policies: ManagedPolicies, documents: readonly Denials[], wrong: readonly number[], signal: AbortSignal): Promise<void> {
+  /** Returns the error of a write whose answer was lost: what came of it is read back. */
+  async function writeAll(policies: ManagedPolicies, documents: readonly Denials[], wrong: readonly number[], signal: AbortSignal): Promise<ConnectorError | undefined> {
     const written = await Promise.allSettled(wrong.map((i) => policies.write(arns[i] ?? '', renderDenyDocument(mark, documents[i] ?? { grants: [] }), signal)))
+    let lost: ConnectorError | undefined
     for (const one of written) {
-      if (one.status === 'rejected' && !(one.reason instanceof ConnectorError && one.reason.outcome === 'unknown' && !signal.aborted)) throw one.reason
+      if (one.status === 'fulfilled') continue
+      if (signal.aborted || !(one.reason instanceof ConnectorError) || one.reason.outcome !== 'unknown') throw one.reason
+      lost ??= one.reason
     }
+    return lost
   }
 
   const denying: Denying = { list: role, secondsMax, grantsMax: arns.length * grantsMaxOfOne, write: (judge, options, signal) => write(judge, options, signal).catch((error: unknown) => { throw toConnectorError(error) }) }

@@ -1,4 +1,4 @@
-import type { DescribeSecretCommandOutput, GetSecretValueCommandOutput, SecretsManagerClient } from '@aws-sdk/client-secrets-manager'
+import type * as Sdk from '@aws-sdk/client-secrets-manager'
 import { z } from 'zod'
 import { Secret } from '../kernel/secret.ts'
 import { askAws, type AwsSettings } from './aws-client.ts'
@@ -59,10 +59,8 @@ const read = z.object({ ARN: arn, VersionId: versionId, CreatedDate: z.date(), S
 
 /** `settings` are asked for before each call, so that a replaced key is used from then on. */
 export function createSecretsCalls(name: string, region: string, settings: (signal: AbortSignal) => Promise<AwsSettings>): SecretsCalls {
-  type Sdk = typeof import('@aws-sdk/client-secrets-manager')
-
   /** One call. What AWS refuses with one of these codes is the caller's to judge. */
-  async function ask<T, C extends string>(call: Call, judged: readonly C[], send: (sdk: Sdk, client: SecretsManagerClient, options: { readonly abortSignal: AbortSignal }) => Promise<T>, signal: AbortSignal): Promise<{ readonly answer: T } | { readonly refused: C }> {
+  async function ask<T, C extends string>(call: Call, judged: readonly C[], send: (sdk: typeof Sdk, client: Sdk.SecretsManagerClient, options: { readonly abortSignal: AbortSignal }) => Promise<T>, signal: AbortSignal): Promise<{ readonly answer: T } | { readonly refused: C }> {
     const given = await settings(signal)
     const sdk = await import('@aws-sdk/client-secrets-manager')
     const client = new sdk.SecretsManagerClient(given)
@@ -104,7 +102,7 @@ export function createSecretsCalls(name: string, region: string, settings: (sign
   }
 }
 
-function readDescription(answer: DescribeSecretCommandOutput, name: string, region: string): DescribedSecret {
+function readDescription(answer: Sdk.DescribeSecretCommandOutput, name: string, region: string): DescribedSecret {
   const parsed = described.safeParse(answer)
   if (!parsed.success) throw unreadable(`the description of the secret ${name}`)
   const { ARN, VersionIdsToStages: stages = {}, DeletedDate: deleted, RotationEnabled: rotates, RotationLambdaARN: lambda, OwningService: service, NextRotationDate: next, PrimaryRegion: primary } = parsed.data
@@ -118,7 +116,7 @@ function readDescription(answer: DescribeSecretCommandOutput, name: string, regi
   }
 }
 
-function readValue(answer: GetSecretValueCommandOutput, name: string): ReadVersion {
+function readValue(answer: Sdk.GetSecretValueCommandOutput, name: string): ReadVersion {
   const parsed = read.safeParse(answer)
   if (!parsed.success) throw unreadable(`the value of the secret ${name}`)
   const { ARN, VersionId: version, CreatedDate: created, SecretString: text, SecretBinary: bytes } = parsed.data

@@ -147,6 +147,7 @@ function explainSession(error: unknown, { what, role, seconds }: SessionWish, { 
     case 'AccessDenied': {
       const right = readMissingRight(refusal) ?? call.right
       const who = webIdentity ? "Stint's issuer" : "Stint's own user or role"
+      if (/explicit deny/i.test(message)) return refuse(`A policy denies Stint ${right} on the role ${roleName}: an admin looks for it among those of ${who}, of the role and of the organisation.`)
       const also = webIdentity || right.endsWith('WithWebIdentity') ? '' : `, and allows ${who} the same`
       return refuse(`The role ${roleName} does not trust Stint with ${right}: an admin adds that for ${who} to the role's trust policy${also}.`)
     }

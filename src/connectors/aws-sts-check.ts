@@ -39,7 +39,7 @@ async function checkKey({ config, access }: AwsStsCheck, key: AwsKey, signal: Ab
   } catch (error) {
     return [say(false, messageOf(explainAwsFailure(error, { what: 'to be told whose the root credential is', right: 'sts:GetCallerIdentity', reads: true })))]
   }
-  if (/:root$/.test(arn)) return [say(false, `The root credential is the account's own (${arn}), which may do anything there and cannot be confined: an admin makes a user that may only assume the role.`)]
+  if (arn.endsWith(':root')) return [say(false, `The root credential is the account's own (${arn}), which may do anything there and cannot be confined: an admin makes a user that may only assume the role.`)]
   const session = key.sessionToken === undefined ? '' : ' It is a session itself, which expires, and with which no session of the role lasts longer than an hour.'
   return [say(true, `AWS (${config.region}) takes the root credential: it is ${arn}.${session}`)]
 }

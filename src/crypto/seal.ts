@@ -33,7 +33,6 @@ export interface SealingKey {
 
 /** The keys that a sealer works with, which come and go while it is in use. */
 export interface SealingRing extends Sealer {
-  readonly versions: readonly number[]
   find(version: number): SealingKey | undefined
   add(key: SealingKey): void
   /** What was sealed under this version opens no more. */
@@ -52,9 +51,6 @@ const tagBytes = 16
 export function createSealingRing(nowMs: () => number, random: RandomBytes = systemRandom): SealingRing {
   const keys = new Map<number, SealingKey>()
   return {
-    get versions() {
-      return [...keys.keys()]
-    },
     find: (version) => keys.get(version),
     add(key) {
       keys.set(checkVersion(key.version), key)

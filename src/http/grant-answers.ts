@@ -12,6 +12,7 @@ const ends = z
   .strictObject({
     effect: z.enum(effects),
     delay_seconds: z.int().optional().describe('How long the tool takes until that is carried out everywhere, at most.'),
+    tool_ends_at: z.iso.datetime().optional().describe('Until then the tool by itself lets it live, past expires_at.'),
     meaning: z.string().describe('The same in words.'),
   })
   .describe('How it ends before its time.')
@@ -68,7 +69,7 @@ export const grantAnswer = z
   })
   .meta({ id: 'Grant' })
 
-export function describeGranted({ grant, request, issuedAtMs, expiresAtMs, renews, effect, delaySeconds, credential, environment, auditIndex }: Granted) {
+export function describeGranted({ grant, request, issuedAtMs, expiresAtMs, renews, effect, delaySeconds, diesAtMs, credential, environment, auditIndex }: Granted) {
   return {
     grant,
     tool: request.tool.name,
@@ -79,7 +80,7 @@ export function describeGranted({ grant, request, issuedAtMs, expiresAtMs, renew
     issued_at: formatTime(issuedAtMs),
     expires_at: formatTime(expiresAtMs),
     renews,
-    ends: describeEnds(effect, delaySeconds, request.tool.connector),
+    ends: describeEnds(effect, delaySeconds, request.tool.connector, outlives(diesAtMs, expiresAtMs)),
     credential: reveal(credential),
     environment: reveal(environment),
     audit_index: auditIndex,
@@ -104,9 +105,17 @@ const meaningsOfSecrets: { readonly [E in keyof typeof meanings]?: string } = {
 }
 const lendsSecrets: ReadonlySet<string> = new Set(['sealed-secret', 'aws-secrets-manager'])
 
-function describeEnds(effect: keyof typeof meanings, delaySeconds: number | undefined, connector = '') {
-  const meaning = (lendsSecrets.has(connector) ? meaningsOfSecrets[effect] : undefined) ?? meanings[effect]
-  return { effect, delay_seconds: delaySeconds, meaning }
+/** When the tool ends it by itself, where that is later than the grant. */
+function outlives(diesAtMs = 0, expiresAtMs: number): number | undefined {
+  return diesAtMs > expiresAtMs ? diesAtMs : undefined
+}
+
+function describeEnds(effect: keyof typeof meanings, delaySeconds: number | undefined, connector = '', toolEndsAtMs?: number) {
+  const said = (lendsSecrets.has(connector) ? meaningsOfSecrets[effect] : undefined) ?? meanings[effect]
+  // Where it is ended at once, nothing outlives the grant.
+  const toolEndsAt = toolEndsAtMs === undefined || effect === 'immediate' ? undefined : formatTime(toolEndsAtMs)
+  const meaning = toolEndsAt === undefined ? said : `${said} By itself the tool lets it live until ${toolEndsAt}.`
+  return { effect, delay_seconds: delaySeconds, tool_ends_at: toolEndsAt, meaning }
 }
 
 export function describeRevoked({ grant, workload, tool, outcome, effect, untilMs, effectiveByMs, problem }: RevokedGrant) {

@@ -52,6 +52,12 @@ export async function putDenyList(tx: Kysely<Schema>, list: StoredDenyList): Pro
   await tx.insertInto('deny_list').values({ id: list.id, ...row }).onConflict((conflict) => conflict.column('id').doUpdateSet(row)).execute()
 }
 
+/** Takes every list from whoever was writing it, and has it looked at now: that process is gone. Returns how many there were. */
+export async function releaseDenyLists(tx: Kysely<Schema>, nowMs: number): Promise<number> {
+  const { numUpdatedRows } = await tx.updateTable('deny_list').set({ owner: null, lease_until: null, look_at: formatTime(nowMs) }).where('owner', 'is not', null).executeTakeFirstOrThrow()
+  return Number(numUpdatedRows)
+}
+
 /** A grant that is over while its session may live. `confirmed`: it was denied already. */
 export interface Denied {
   readonly grant: string

@@ -34,7 +34,7 @@ export async function releaseClaims(tx: Kysely<Schema>, nowMs: number): Promise<
 
 /**
  * Makes the ends of a tool's credentials due now that wait for something in the tool: it has come. Those that somebody is
- * ending at this moment are left to him, and looked at again in their time.
+ * ending at this moment are left to him; he finds that they are due again, should he have asked too early.
  */
 export async function wakeEnds(tx: Kysely<Schema>, tool: string, timeMs: number): Promise<void> {
   await waking(tx, timeMs).where('tool', '=', tool).execute()
@@ -46,7 +46,7 @@ export async function wakeHolders(tx: Kysely<Schema>, connector: string, referen
 }
 
 function waking(tx: Kysely<Schema>, timeMs: number) {
-  return tx.updateTable('credential').set({ due_at: formatTime(timeMs) }).where('state', '=', 'ending').where('owner', 'is', null).where('due_at', '>', formatTime(timeMs))
+  return tx.updateTable('credential').set({ due_at: formatTime(timeMs) }).where('state', '=', 'ending').where('due_at', '>', formatTime(timeMs))
 }
 
 /** Whether something that a tool's credential was lent by is to be ended by a revocation, and is not yet. */
@@ -109,6 +109,30 @@ export async function findCovered(db: Kysely<Schema>, index: number, { workload,
   // What lives is due at some time: that is what the index of a tool has.
   if (tool !== undefined) query = query.where('credential.tool', '=', tool).where('credential.due_at', 'is not', null)
   return (await query.execute()).map((row) => row.grant_id)
+}
+
+/**
+ * What the revocation covers and has ended already, but for what it waits for in its tool: a version of a secret goes on being
+ * good after the grants by which it was lent. Each version once.
+ */
+export async function findWaiting(db: Kysely<Schema>, index: number, { workload, tool, task }: RevocationSelector): Promise<{ readonly tool: string; readonly reference: string }[]> {
+  let query = db
+    .selectFrom('rotation')
+    .innerJoin('credential', 'credential.tool', 'rotation.name')
+    .innerJoin('grants', 'grants.id', 'credential.grant_id')
+    .innerJoin('revocation', (join) => join.on('revocation.idx', '=', index))
+    .select(['credential.tool', 'credential.reference'])
+    .distinct()
+    .where('rotation.every_seconds', 'is not', null)
+    // What waits is due at some time: that is what the index of a tool has.
+    .where('credential.due_at', 'is not', null)
+    .where('credential.state', '=', 'ending')
+    .where('credential.reference', 'is not', null)
+    .where(coversGrant)
+  if (task !== undefined) query = query.where('grants.task', '=', task)
+  if (workload !== undefined) query = query.where('credential.workload', '=', workload)
+  if (tool !== undefined) query = query.where('rotation.name', '=', tool)
+  return (await query.execute()).flatMap((row) => (row.reference === null ? [] : [{ tool: row.tool, reference: row.reference }]))
 }
 
 /** Grants that are being minted or active, and whose workload may not work any more. */

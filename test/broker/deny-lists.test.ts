@@ -1,7 +1,9 @@
-import { afterEach, expect, test } from 'vitest'
+import { afterEach, expect, test, vi } from 'vitest'
 import { describeEngines } from '../harness.ts'
 import { describeAws, useAws } from '../aws/moto.ts'
-import { lend, lifeOf, runJobs } from './lending.ts'
+import { startBroker } from '../broker.ts'
+import { lend, lifeOf, passTime, runJobs } from './lending.ts'
+import { setReadOnly } from './read-only.ts'
 import { lendMany, listDenied, read, readDocuments, revoke, startCloud, stateOf, unusedDocument } from './cloud.ts'
 
 describeAws('the kill switch', () => {
@@ -62,5 +64,42 @@ describeAws('the kill switch', () => {
       expect(await listDenied(cloud, grants)).toEqual(grants)
       expect(cloud.aws.calls('CreatePolicyVersion').length).toBeLessThanOrEqual(6)
     })
+
+    test('denies all the same while nothing can be recorded, and forgets none of it when it can be', { timeout: 60_000 }, async () => {
+      const cloud = await startCloud(engine, await start())
+      const [first, second] = [await lend(cloud.broker, cloud.agent, read), await lend(cloud.broker, cloud.agent, read)]
+      await setReadOnly(cloud.broker, true)
+      const { status, body } = await revoke(cloud, { grant: first.grant })
+      expect([status, body.ended_outside]).toEqual([503, [first.grant]])
+      expect(await listDenied(cloud, [first.grant, second.grant])).toEqual([first.grant])
+      // The row of the first still says that it is active.
+      await revoke(cloud, { grant: second.grant })
+      expect(await listDenied(cloud, [first.grant, second.grant])).toEqual([first.grant, second.grant])
+      await setReadOnly(cloud.broker, false)
+      await vi.waitFor(async () => {
+        await passTime(cloud.broker, 10_000)
+        expect([await stateOf(cloud, first.grant), await stateOf(cloud, second.grant)]).toEqual(['revoked', 'revoked'])
+      }, { timeout: 20_000, interval: 50 })
+      expect(await listDenied(cloud, [first.grant, second.grant])).toEqual([first.grant, second.grant])
+    })
+  })
+
+  test('goes on at once with a list that a process was writing when it died, where it was alone', async () => {
+    const cloud = await startCloud('sqlite', await start())
+    const { grant } = await lend(cloud.broker, cloud.agent, read)
+    const held = Promise.withResolvers<void>()
+    cloud.aws.onAnswer = ({ action }) => (action === 'CreatePolicyVersion' ? held.promise : undefined)
+    const revoking = revoke(cloud, { grant })
+    await vi.waitFor(() => expect(cloud.aws.calls('CreatePolicyVersion')).toHaveLength(1))
+    const rows = await cloud.broker.broker.database.read.selectFrom('deny_list').selectAll().execute()
+    expect(rows).toMatchObject([{ owner: expect.any(String) }])
+    delete cloud.aws.onAnswer
+    held.resolve()
+    await revoking
+    // As the process would have left it.
+    await cloud.broker.broker.ledger.transact({ apply: async (tx) => (await tx.updateTable('deny_list').set({ owner: rows[0]?.owner ?? null, lease_until: rows[0]?.lease_until ?? null }).execute(), { result: undefined, unrecorded: 'housekeeping' }) })
+    await cloud.broker.close()
+    const next = await startBroker('sqlite', { beside: cloud.broker, env: cloud.env })
+    expect(await next.broker.database.read.selectFrom('deny_list').select(['owner', 'lease_until']).execute()).toEqual([{ owner: null, lease_until: null }])
   })
 })

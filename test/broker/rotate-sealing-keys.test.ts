@@ -151,18 +151,18 @@ describeEngines('Sealing anew', (engine) => {
     const { broker, beside, grant } = await startTwo(engine)
     await rotate(broker, beside)
     const { ledger, database } = broker.broker
-    let changed = false
-    // Between the look and the commit an admin puts another version, and the grant ends.
+    // Between the look at its table and the commit an admin puts another version, and the grant ends.
+    const meanwhile = [
+      async () => undefined,
+      () => put(beside, 'crm', 'another secret'),
+      () => database.write(({ db }) => db.updateTable('credential').set({ handle: null, handle_version: null }).where('grant_id', '=', grant).execute()),
+    ]
     const transact = (async (change) => {
-      if (!changed) {
-        changed = true
-        await put(beside, 'crm', 'another secret')
-        await database.write(({ db }) => db.updateTable('credential').set({ handle: null, handle_version: null }).where('grant_id', '=', grant).execute())
-      }
+      await meanwhile.shift()?.()
       return ledger.transact(change)
     }) as typeof ledger.transact
     await resealBefore({ ...broker.broker, ledger: { ...ledger, transact } }, 2)
-    expect([await openPut(broker, 'crm'), await openLent(broker, grant)]).toEqual(['another secret', 'erased'])
+    expect([meanwhile.length, await openPut(broker, 'crm'), await openLent(broker, grant)]).toEqual([0, 'another secret', 'erased'])
     const erased = await database.read.selectFrom('sealed_secret').select(['version', 'sealed']).where('name', '=', 'crm').where('sealed', '=', '').execute()
     expect(erased).toEqual([{ version: 1, sealed: '' }])
   })
@@ -187,7 +187,10 @@ describeEngines('Sealing anew', (engine) => {
     const { broker, beside } = await startTwo(engine)
     await rotateSealingKeys(broker.broker, caller)
     broker.clock.advance(aheadMs)
+    const rows = () => broker.broker.database.read.selectFrom('sealed_secret').selectAll().execute()
+    const before = await rows()
     await advanceSealingKeys(beside.broker)
+    expect(await rows()).toEqual(before)
     expect(await sealedVersions(broker)).toEqual({ signing_key: [1], sealed_secret: [1], credential: [1] })
     await load(beside)
     await advanceSealingKeys(beside.broker)

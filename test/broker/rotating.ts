@@ -21,6 +21,8 @@ export interface Vault {
   wrong: string | undefined
   /** Called at each step; may throw, or wait. */
   onCall: ((step: string) => Promise<void> | void) | undefined
+  /** Called when a grant ends; may say that it waits, whatever is there. */
+  onRevoke: (() => Promise<'waits' | undefined>) | undefined
   everySeconds: number
   /** The pending version is in force from then on. */
   promote(sinceMs: number): void
@@ -38,6 +40,7 @@ export function createVault(sinceMs: number): Vault {
     foreign: undefined,
     wrong: undefined,
     onCall: undefined,
+    onRevoke: undefined,
     everySeconds: 30 * 86_400,
     promote(sinceMs) {
       if (this.pending === undefined) return
@@ -118,7 +121,8 @@ export function createVaultConnector(vaultOf: (tool: string) => Vault, nowMs: ()
         },
         async revoke({ reference }) {
           const version = reference?.split('/').at(-1)
-          if (version === undefined || !vault.accepted.has(version)) return { status: 'ended' }
+          const early = await vault.onRevoke?.()
+          if (early === undefined && (version === undefined || !vault.accepted.has(version))) return { status: 'ended' }
           return { status: 'waits', why: 'It is good until it is replaced.', nextAtMs: nowMs() + 600_000 }
         },
         check: async () => [],

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
 import { createRawRootKey, type RootKey } from '../../src/crypto/root-key.ts'
 import { BrokerError } from '../../src/kernel/errors.ts'
+import { rotateSealingKeys } from '../../src/broker/rotate-sealing-keys.ts'
 import type { Engine } from '../../src/storage/engine.ts'
 import { getToken, startBroker, type BrokerOptions, type TestBroker } from '../broker.ts'
 import { describeEngines, describePostgres } from '../harness.ts'
@@ -58,6 +59,36 @@ describeEngines('A start', (engine) => {
     expect(await refusalOf(engine, broker, { rootKey: other, previousRootKey: third })).toBe(refusal(`${other.name} and ${third.name}`))
     const again = await startAgain(engine, broker, { rootKey: root })
     expect([await rows(again), await again.events()]).toEqual(before)
+  })
+
+  test('is one thing, a root key that falls silent later another: what is there goes on, and it is asked again after some seconds', async () => {
+    const root = makeRoot()
+    let asked: number | undefined
+    const flaky: RootKey = {
+      ...root,
+      unwrap(wrapped, version) {
+        if (asked === undefined) return root.unwrap(wrapped, version)
+        asked++
+        return Promise.reject(new BrokerError({ code: 'unavailable', publicMessage: 'silence' }))
+      },
+    }
+    const broker = await startBroker(engine, { rootKey: flaky })
+    const agent = await broker.register('bot')
+    const { sealingKeys } = broker.broker
+    await rotateSealingKeys(broker.broker, { actor: { kind: 'stint', id: 'test' } })
+    asked = 0
+    await expect(sealingKeys.load()).rejects.toMatchObject({ code: 'unavailable' })
+    broker.clock.advance(4_999)
+    await sealingKeys.load()
+    expect([asked, sealingKeys.has(2)]).toEqual([1, false])
+    expect(await openLent(broker, await lend(broker, agent, 'a handle'))).toBe('a handle')
+    broker.clock.advance(1)
+    await expect(sealingKeys.load()).rejects.toMatchObject({ code: 'unavailable' })
+    expect(asked).toBe(2)
+    asked = undefined
+    broker.clock.advance(5_000)
+    await sealingKeys.load()
+    expect(sealingKeys.has(2)).toBe(true)
   })
 
   test('with the right root key and a row that it does not open is refused', async () => {
@@ -180,9 +211,17 @@ describePostgres('While processes are restarted one by one', (engine) => {
   test('of two that move at the same moment each key is moved once', async () => {
     const { root, broker, grant } = await startFirst(engine)
     const next = makeRoot()
-    const two = [await startBroker(engine, { beside: broker, rootKey: next, previousRootKey: root }), await startBroker(engine, { beside: broker, rootKey: next, previousRootKey: root })]
-    const answers = await Promise.all(two.map(rewrap))
-    expect(answers.map(({ body }) => body['moved']).sort()).toEqual([[], [1]])
+    const fast = await startBroker(engine, { beside: broker, rootKey: next, previousRootKey: root })
+    // Both have found the key where it was; one of them wraps it when the other is done.
+    const late: RootKey = {
+      ...next,
+      async wrap(key, version) {
+        expect(await rewrap(fast)).toMatchObject({ body: { moved: [1] } })
+        return next.wrap(key, version)
+      },
+    }
+    const slow = await startBroker(engine, { beside: broker, rootKey: late, previousRootKey: root })
+    expect(await rewrap(slow)).toMatchObject({ status: 200, body: { moved: [], elsewhere: [], previous_is_needed: false } })
     expect((await broker.events()).filter(({ type }) => type === 'key.rewrapped')).toHaveLength(1)
     const later = await startBroker(engine, { beside: broker, rootKey: next })
     expect(await openLent(later, grant)).toBe('a handle')

@@ -64,6 +64,11 @@ describe('describeEvent', () => {
     ['one that has ended', { tool: 'db', grant: 'grant_1', cause: 'revoked', effect: 'immediate', actor: { kind: 'stint', id: 'sweep' } }, 'db grant grant_1 cause revoked effect immediate by stint sweep'],
     ['one that is stuck', { tool: 'db', grant: 'grant_1', tries: 10, detail: 'down' }, 'db grant grant_1 tries 10 because "down"'],
     ['one that was written off', { tool: 'db', grant: 'grant_1', reason: 'gone', actor: { kind: 'operator', id: 'a1' } }, 'db grant grant_1 reason "gone" by operator a1'],
+    [
+      'a cut-off',
+      { tool: 'reports', before: '2026-01-15T12:01:00.000Z', bystanders: 2, reason: 'a leak', actor: { kind: 'operator', id: 'a1' } },
+      'reports of what was made before 2026-01-15T12:01:00.000Z with bystanders 2 reason "a leak" by operator a1',
+    ],
     ['what was left in a tool', { tool: 'db', grant: 'grant_1', reference: 'stint_1', actor: { kind: 'operator', id: 'a1' } }, 'db grant grant_1 called stint_1 by operator a1'],
     ['a tool to be connected anew', { tool: 'crm', detail: 'used up' }, 'crm because "used up"'],
     ['a secret', { secret: 'crm-token', version: 3, actor: { kind: 'operator', id: 'a1' } }, 'secret crm-token version 3 by operator a1'],

@@ -138,6 +138,29 @@ describe('A production broker on SQLite', () => {
     expect((await again.stop()).code).toBe(0)
   })
 
+  test('moves to another root key while it runs, as the configuration says, and starts without the previous one', async () => {
+    const site = await createSite(sqlite)
+    const { out } = await site.migrate('--admin', 'ada')
+    const admin = { STINT_OPERATOR_TOKEN: out.trim() }
+    await (await site.serve()).stop()
+    const config = readFileSync(site.file, 'utf8')
+    const next = join(site.folder, 'next.key')
+    writeFileSync(next, randomBytes(32).toString('hex'), { mode: 0o600 })
+    const moving = config.replace(`from: "file:${site.rootKey}"`, `from: "file:${next}", previous: { from: "file:${site.rootKey}" }`)
+    writeFileSync(site.file, moving)
+    const program = await site.serve()
+    const moved = await site.run(['keys', 'rewrap'], admin)
+    expect(moved).toMatchObject({ code: 0, err: '', out: expect.stringMatching(/\nraw:[0-9a-f]{16} wraps nothing any more: take root_key\.previous out of the configuration\.\n$|^The sealing key of version 1 is wrapped by raw:/) })
+    expect((await site.run(['audit', 'list', '--type', 'key.rewrapped'], admin)).out).toMatch(/wrapped by raw:[0-9a-f]{16}/)
+    await program.stop()
+    writeFileSync(site.file, config)
+    expect(await site.refuse()).toMatchObject({ code: 1, err: expect.stringMatching(/^stint: The database's sealing keys are wrapped by the root key raw:[0-9a-f]{16}, and the configuration gives raw:[0-9a-f]{16}\. Give that one, as root_key or as root_key\.previous\.\n$/) })
+    writeFileSync(site.file, config.replace(site.rootKey, next))
+    const alone = await site.serve()
+    expect((await site.run(['keys', 'list'], admin)).out).toMatch(/1 +sealing +\S+ +raw:/)
+    await alone.stop()
+  })
+
   test('does not start while anything that it needs is missing, unreadable or readable to others', async () => {
     const site = await createSite(sqlite)
     const { folder, file, rootKey, certificate } = site

@@ -1,7 +1,9 @@
 import { chmodSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { createSealedVersions } from '../../src/broker/sealed-versions.ts'
 import { createSecretReader } from '../../src/broker/secrets.ts'
+import { Secret } from '../../src/kernel/secret.ts'
 import { startRealBroker } from '../client/real-broker.ts'
 import { createFolder, runRecorded, type Surroundings } from './recorder.ts'
 
@@ -86,5 +88,31 @@ describe('stint secret list', () => {
     const page = await run(['list', '--limit', '1'])
     expect([page.out.split('\n').length, page.err]).toEqual([3, 'There are more: --after a\n'])
     expect(JSON.parse((await run(['list', '--after', 'a', '--json'])).out)).toMatchObject({ secrets: [{ name: 'b', needs_reconnection: { tool: 'crm' } }] })
+  })
+})
+
+describe('stint secret versions', () => {
+  it('shows what every version is, and who made it', async () => {
+    const { broker, run } = await setUp()
+    for (const input of ['marked one', 'marked two']) await run(['put', 'crm'], { input })
+    const rotation = '0b9f5b0e-7a39-4d8e-9f0f-0d5a1c2f3a01'
+    const sealed = createSealedVersions(broker.broker)
+    await sealed.create('crm', rotation, new Secret('marked three'))
+    const { code, out, err } = await run(['versions', 'crm'])
+    expect([code, err]).toEqual([0, ''])
+    expect(out).toMatch(/^VERSION +STAGE +SINCE +ROTATION\n3 +pending +20\S+ +0b9f5b0e-7a39-4d8e-9f0f-0d5a1c2f3a01\n2 +current +20\S+ +none: it was put\n1 +erased +20\S+ +none: it was put\n$/)
+    expect(out).not.toContain('marked')
+    const page = await run(['versions', 'crm', '--limit', '2'])
+    expect([page.out.split('\n').length, page.err]).toEqual([4, 'There are more: --before 2\n'])
+    expect(JSON.parse((await run(['versions', 'crm', '--before', '2', '--json'])).out)).toEqual({ versions: [{ version: 1, stage: 'erased', created_at: expect.any(String) }] })
+  })
+
+  it.each([
+    ['a secret that is not there', ['versions', 'other'], 1, /There is no secret other: an admin puts it, with stint secret put other/],
+    ['no name', ['versions'], 2, /the secret's name is missing/],
+    ['a version that is none', ['versions', 'crm', '--before', 'x'], 2, /before/],
+  ])('refuses %s', async (_, args, code, message) => {
+    const { run } = await setUp()
+    expect(await run(args)).toEqual({ code, out: '', err: expect.stringMatching(message) })
   })
 })

@@ -34,7 +34,7 @@ permit (principal in Team::"support", action == Action::"tickets:delete", resour
 `,
 }
 
-export type RealBrokerOptions = Pick<BrokerOptions, 'signIn' | 'anchors' | 'policies' | 'env' | 'rootKey' | 'previousRootKey'> & {
+export type RealBrokerOptions = Pick<BrokerOptions, 'signIn' | 'anchors' | 'policies' | 'env' | 'rootKey' | 'previousRootKey' | 'connectors'> & {
   /** Sees each request first, may hold it up, and returns true where it has taken it from the broker. */
   readonly intercept?: (request: IncomingMessage, response: ServerResponse) => Promise<boolean>
 }

@@ -7,6 +7,8 @@ describeAws('aws-secrets-manager', () => {
 
   const prepare: Prepare = async () => {
     const aws = await start()
+    // Some tests end while it is out of order.
+    aws.mend()
     let accepted = 'sk_live_first_0123456789'
     const secret = await createAwsSecret(aws, { value: accepted })
     return {

@@ -4,8 +4,7 @@ import { awsStsConnector } from '../../src/connectors/aws-sts.ts'
 import { ConnectorError, type Minted, type MintRequest, type OpenTool, type ToolContext } from '../../src/connectors/connector.ts'
 import { Secret } from '../../src/kernel/secret.ts'
 import { parseTool, type Tool } from '../../src/policy/catalog.ts'
-import { queryError, rootCredentials, useAws, type Aws, type AwsFault } from '../aws/moto.ts'
-import { describeAws } from '../aws/moto.ts'
+import { describeAws, queryError, rootCredentials, useAws, type Aws, type AwsFault } from '../aws/moto.ts'
 import { createToolContext } from './tool-context.ts'
 
 const role = 'arn:aws:iam::123456789012:role/agents/stint-reports'
@@ -197,6 +196,7 @@ describeAws('aws-sts', () => {
     ['a role that does not trust it', unauthorized('sts:AssumeRole'), /^The role stint-reports does not trust Stint with sts:AssumeRole: an admin adds that for Stint's own user or role to the role's trust policy/],
     ['a role that does not trust it with tags', unauthorized('sts:TagSession'), /does not trust Stint with sts:TagSession/],
     ['a role that does not trust it with a source identity', unauthorized('sts:SetSourceIdentity'), /does not trust Stint with sts:SetSourceIdentity/],
+    ['a policy that denies it', refused('AccessDenied', `User: x is not authorized to perform: sts:AssumeRole on resource: ${role} with an explicit deny in a service control policy`, 403), /^A policy denies Stint sts:AssumeRole on the role stint-reports/],
     ['a root credential that has expired', refused('ExpiredToken', 'The security token included in the request is expired', 403), /root credential has expired at AWS: an admin puts a fresh one/],
     ['a root credential that was deleted', refused('InvalidClientTokenId', 'The security token included in the request is invalid.', 403), /does not accept the tool's root credential \(InvalidClientTokenId\)/],
     ['a root credential that is wrong', refused('SignatureDoesNotMatch', "The Canonical String for this request should have been 'POST x-amz-security-token:SECRET'", 403), /does not accept the tool's root credential \(SignatureDoesNotMatch\)/],

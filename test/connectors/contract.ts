@@ -23,6 +23,8 @@ export interface Subject {
   readonly effect: Lent['ends']['effect']
   /** How long the tool takes to carry out everywhere what it has confirmed, where that is known. */
   readonly delaySeconds?: number
+  /** Whether the tool by itself lets what is lent for five minutes live for longer. */
+  readonly outlives?: boolean
   /** Does something with the credential in the tool itself, as its clients would; whether that worked. */
   use(lent: Lent, broker: TestBroker): Promise<boolean>
   /** The same with something that the actions do not allow. */
@@ -109,7 +111,7 @@ export function describeConnector(kind: string, prepare: Prepare, engine: Engine
   const stage = () => setUp(engine, prepare)
   describe(`The connector ${kind} on ${engine}`, () => {
     test('gives a credential that works for what was asked, and for nothing more', async () => {
-      const { broker, look, lendGood, useMore, tool, actions, target, effect, delaySeconds } = await stage()
+      const { broker, look, lendGood, useMore, tool, actions, target, effect, delaySeconds, outlives } = await stage()
       const lent = await lendGood({ task: 'ticket-7', ttl_seconds: 300, reason: 'a contract' })
       expect(await useMore(lent, broker)).toBe(false)
       expect(lent).toEqual({
@@ -121,7 +123,7 @@ export function describeConnector(kind: string, prepare: Prepare, engine: Engine
         state: 'active',
         issued_at: '2026-01-15T12:00:00.000Z',
         expires_at: '2026-01-15T12:05:00.000Z',
-        ends: { effect, ...(delaySeconds !== undefined && { delay_seconds: delaySeconds }), meaning: expect.any(String) },
+        ends: { effect, ...(delaySeconds !== undefined && { delay_seconds: delaySeconds }), ...(outlives === true && { tool_ends_at: expect.any(String) }), meaning: expect.any(String) },
         credential: expect.any(Object),
         environment: expect.any(Object),
         audit_index: expect.any(Number),
@@ -388,7 +390,7 @@ export function describeConnector(kind: string, prepare: Prepare, engine: Engine
       const subject = await stage()
       const { broker, agent, outage, use, look, lendGood, tool } = subject
       if (outage === undefined || !isAtOnce(subject)) return skip('there is nothing that could be stuck')
-      const [lent, other] = [await lendGood(), await lendGood()]
+      const [lent, other] = [await lendGood({ ttl_seconds: 3_600 }), await lendGood({ ttl_seconds: 3_600 })]
       await outage.begin()
       for (const { grant } of [lent, other]) await call(broker, agent, 'DELETE', `/v1/grants/${grant}`)
       // All of it within the hour that a token may live.

@@ -87,8 +87,10 @@ export async function settleAndCompare(life: AwsLife): Promise<number> {
   const sweptMs = await settle(life)
   const [vault, kept, stored] = [await cloud.readVersions(), await readKept(site), await readStoredGrants(site)]
   await followLog(site, log, life.rules, book)
-  const left = findUnsettled(stored, stagedVersions(vault, kept), findOrdered(stored, log), sweptMs)
-  for (const { grant, tool, state, problem } of left) report(book, `${grant} of ${tool} is ${state} after the sweep: ${problem ?? 'no problem is known'}`)
+  const ordered = findOrdered(stored, log)
+  for (const { grant, tool, state, cause, problem } of findUnsettled(stored, stagedVersions(vault, kept), ordered, sweptMs)) {
+    report(book, `${grant} of ${tool} is ${state} (${cause ?? 'not to end'}${ordered.has(grant) ? ', by an operator' : ''}) after the sweep: ${problem ?? 'no problem is known'}`)
+  }
   for (const { name, run, problem } of findUnsettledRotations(await readRotations(site), sweptMs)) report(book, `the rotation of ${name} is at ${run?.step ?? 'no step'} after the sweep: ${problem ?? 'no problem is known'}`)
   const denials = await cloud.readDenials()
   checkAnswered(load, denials, cloud.sessions, 'after the sweep')

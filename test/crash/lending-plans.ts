@@ -16,12 +16,13 @@ export const allPlans: readonly Plan[] = [
   ...Array.from({ length: 3 }, () => 'at random' as const),
 ]
 
-/** The same while sessions of a cloud are lent and denied, and secrets replaced. */
-export const awsPointPlans: readonly Exclude<Plan, string>[] = [...waypoints, ...rotationWaypoints].map((point) => ({ point }))
+/** At every point between the steps of a rotation. */
+export const rotationPlans: readonly Exclude<Plan, string>[] = rotationWaypoints.map((point) => ({ point }))
 
+/** While sessions of a cloud are lent and denied, and secrets replaced. */
 export const allAwsPlans: readonly Plan[] = [
   ...allPlans,
-  ...rotationWaypoints.map((point) => ({ point })),
+  ...rotationPlans,
   { point: 'rotation_called', later: true },
   { point: 'rotation_called', later: true },
   { point: 'rotation_stored' },

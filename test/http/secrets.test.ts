@@ -1,5 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { expect, test } from 'vitest'
+import { createSealedVersions } from '../../src/broker/sealed-versions.ts'
+import { Secret } from '../../src/kernel/secret.ts'
 import { findSecret, secretPlace } from '../../src/storage/secrets.ts'
 import { startBroker, type TestBroker } from '../broker.ts'
 import { describeEngines } from '../harness.ts'
@@ -36,7 +38,8 @@ describeEngines('PUT /v1/secrets/:name', (engine) => {
     broker.clock.advance(60_000)
     expect((await put(broker, 'crm', 'second')).body).toMatchObject({ version: 2, created_at: '2026-01-15T12:01:00.000Z' })
     const rows = await broker.broker.database.read.selectFrom('sealed_secret').selectAll().orderBy('name').orderBy('version').execute()
-    expect(rows.map(({ name, version, sealed }) => [name, version, sealed === ''])).toEqual([['crm', 1, true], ['crm', 2, false], ['other', 1, false]])
+    expect(rows.map(({ name, version, stage, sealed }) => [name, version, stage, sealed === ''])).toEqual([['crm', 1, null, true], ['crm', 2, 'current', false], ['other', 1, 'current', false]])
+    expect(await broker.lastEvent('secret.stored')).toMatchObject({ secret: 'crm', version: 2, stage: 'current', erases: [1] })
     expect([await openNewest(broker, 'crm'), await openNewest(broker, 'other')]).toEqual(['second', 'apart'])
     // What is sealed for one version opens as no other.
     const found = await findSecret(broker.broker.database.read, 'crm')
@@ -103,5 +106,44 @@ describeEngines('GET /v1/secrets', (engine) => {
     expect(asAuditor.status).toBe(200)
     expect(await asAuditor.text()).not.toContain('of ')
     expect((await broker.sendAs(await broker.createOperator('approver'), 'GET', '/v1/secrets')).status).toBe(403)
+  })
+})
+
+describeEngines('GET /v1/secrets/:name/versions', (engine) => {
+  const versions = async (broker: TestBroker, name: string, query = '') => answerOf(await broker.sendAsAdmin('GET', `/v1/secrets/${name}/versions${query}`))
+  const rotation = '0b9f5b0e-7a39-4d8e-9f0f-0d5a1c2f3a01'
+
+  test('tells what every version is, the newest first, page by page, and no value', async () => {
+    const broker = await startBroker(engine)
+    for (const value of ['marked one', 'marked two']) await put(broker, 'crm', value)
+    await put(broker, 'crm-2', 'marked apart')
+    broker.clock.advance(60_000)
+    const sealed = createSealedVersions(broker.broker)
+    await sealed.create('crm', rotation, new Secret('marked three'))
+    const at = '2026-01-15T12:00:00.000Z'
+    const [one, two, three] = [{ version: 1, stage: 'erased', created_at: at }, { version: 2, stage: 'current', created_at: at }, { version: 3, stage: 'pending', created_at: '2026-01-15T12:01:00.000Z', rotation }]
+    expect(await versions(broker, 'crm')).toEqual({ status: 200, body: { versions: [three, two, one] }, index: null })
+    // What is to be the next is no secret of its own in the list.
+    expect((await list(broker)).body).toMatchObject({ secrets: [{ name: 'crm', version: 2 }, { name: 'crm-2', version: 1 }] })
+    await sealed.promote('crm', rotation)
+    expect((await versions(broker, 'crm')).body).toEqual({ versions: [{ ...three, stage: 'current' }, { ...two, stage: 'previous' }, one] })
+    expect((await versions(broker, 'crm', '?limit=2')).body).toMatchObject({ versions: [{ version: 3 }, { version: 2 }], next: 2 })
+    expect((await versions(broker, 'crm', '?limit=2&before=2')).body).toEqual({ versions: [one] })
+    expect((await versions(broker, 'crm', '?before=1')).body).toEqual({ versions: [] })
+    const asAuditor = await broker.sendAs(await broker.createOperator('auditor'), 'GET', '/v1/secrets/crm/versions')
+    expect([asAuditor.status, (await asAuditor.text()).includes('marked')]).toEqual([200, false])
+    expect((await broker.sendAs(await broker.createOperator('approver'), 'GET', '/v1/secrets/crm/versions')).status).toBe(403)
+  })
+
+  test.each([
+    ['a secret that is not there', 'other', '', 404],
+    ['a name that is none', 'Crm', '', 404],
+    ['a version that is none', 'crm', '?before=0', 400],
+    ['too many at once', 'crm', '?limit=501', 400],
+    ['what is not known', 'crm', '?after=1', 400],
+  ])('refuses %s', async (_, name, query, status) => {
+    const broker = await startBroker(engine)
+    await put(broker, 'crm', 'marked')
+    expect((await versions(broker, name, query)).status).toBe(status)
   })
 })

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { newId, systemRandom } from '../../src/kernel/ids.ts'
+import { newId, readIdTime, systemRandom } from '../../src/kernel/ids.ts'
 
 const nowMs = Date.UTC(2026, 0, 15, 12)
 
@@ -34,4 +34,11 @@ test('Ids sort as the times at which they were made', () => {
 
 test('Ids of one instant differ', () => {
   expect(new Set(Array.from({ length: 1000 }, () => newId('g', nowMs, systemRandom))).size).toBe(1000)
+})
+
+test('An id tells when it was made, and what is none tells nothing', () => {
+  fc.assert(fc.property(fc.integer({ min: 0, max: 2 ** 48 }), (ms) => void expect(readIdTime(newId('grant', ms, systemRandom))).toBe(ms)))
+  for (const text of ['', 'grant_', 'grant_01kb', newId('grant', nowMs, systemRandom).toUpperCase(), `${newId('grant', nowMs, systemRandom)}0`, 'grant_0000i000000000000000000000', 'stint:nobody']) {
+    expect(readIdTime(text)).toBeUndefined()
+  }
 })

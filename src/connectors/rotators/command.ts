@@ -28,7 +28,7 @@ export function openCommandRotator({ name }: CommandRotator, { tool, context }: 
   async function run(step: Step, input: Readonly<Record<string, unknown>>, secrets: readonly Secret[], signal: AbortSignal): Promise<ProgramEnd> {
     const command = await find()
     const end = await runProgram(command, step, JSON.stringify({ tool: tool.name, ...input }), signal)
-    const said = redactOutput(end, secrets)
+    const said = redactOutput(end, [...secrets.map((secret) => secret.reveal()), ...(step === 'create' ? [end.out] : [])])
     const fields = { tool: tool.name, command: name, step, code: end.code, signal: end.signal, said }
     if (end.code !== 0) context.log.warn('a command that replaces a secret has failed', fields)
     else if (said !== '') context.log.info('a command that replaces a secret said something', fields)

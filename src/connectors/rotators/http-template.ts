@@ -49,7 +49,7 @@ export function readPointer(text: string, pointer: string): string | undefined {
   }
   for (const token of pointer.slice(1).split('/')) {
     const name = token.replaceAll('~1', '/').replaceAll('~0', '~')
-    if (typeof value !== 'object' || value === null || !Object.hasOwn(value, name)) return undefined
+    if (typeof value !== 'object' || value === null) return undefined
     value = Object.entries(value).find(([one]) => one === name)?.[1]
   }
   return typeof value === 'string' && value !== '' && value.length <= valueLengthMax ? value : undefined

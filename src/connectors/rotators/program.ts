@@ -2,7 +2,6 @@ import { spawn } from 'node:child_process'
 import { constants } from 'node:fs'
 import { access, realpath, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import type { Secret } from '../../kernel/secret.ts'
 import { ConnectorError, type AllowedCommand } from '../connector.ts'
 
 /** How a program came to its end. */
@@ -117,13 +116,16 @@ function collect(stream: NodeJS.ReadableStream): { readonly ended: Promise<void>
 }
 
 const redactedLengthMin = 4
+const needlesMax = 2_000
 
 /**
  * What a program wrote to standard error, for the operator's log: on one line, not long, and without the secrets that it was
  * handed or made, in the forms in which programs print them (invariant 7).
  */
-export function redactOutput({ out, err }: ProgramEnd, secrets: readonly Secret[]): string {
-  const needles = [...new Set([...secrets.map((secret) => secret.reveal()), out].flatMap(listForms))].sort((a, b) => b.length - a.length)
+export function redactOutput({ err }: ProgramEnd, secrets: readonly string[]): string {
+  const needles = [...new Set(secrets.flatMap(listForms))].sort((a, b) => b.length - a.length)
+  // To look for all of them would take too long.
+  if (needles.length > needlesMax) return '[redacted]'
   let text = err
   // Cut at the end of what is read, a secret is not to be found.
   if (Buffer.byteLength(err) >= streamBytesMax) text = text.slice(0, -Math.max(0, ...needles.map((needle) => needle.length)))

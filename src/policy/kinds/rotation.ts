@@ -28,17 +28,18 @@ export const judgeRotation: NonNullable<ConnectorKind['judgeTool']> = ({ ttl, co
   return [{ path: ['config', 'rotation', 'every'], message: `must be no shorter than the tool's ttl.max (${formatDuration(ttl.maxSeconds)}), or a value would be replaced before the end of its grant` }]
 }
 
+const environmentRule = "must be a variable, of A-Z, 0-9 and _ and none of Stint's own, or a map of 1 to 32 such variables to members of the secret"
 const variable = z
-  .string()
-  .regex(/^[A-Z_][A-Z0-9_]{0,127}$/)
-  .refine((name) => !name.startsWith('STINT_'))
+  .string(environmentRule)
+  .regex(/^[A-Z_][A-Z0-9_]{0,127}$/, environmentRule)
+  .refine((name) => !name.startsWith('STINT_'), environmentRule)
+const variables = z
+  .record(variable, z.string(environmentRule).min(1, environmentRule).max(256, environmentRule), environmentRule)
+  .refine((members) => Object.keys(members).length > 0 && Object.keys(members).length <= 32, environmentRule)
 
 /**
  * By which environment variables a command takes the secret: one for the whole of it, or of a secret that is a JSON object
  * one for each of these members.
  */
-export const environmentSchema = z.union(
-  [variable, z.record(variable, z.string().min(1).max(256)).refine((members) => Object.keys(members).length > 0 && Object.keys(members).length <= 32)],
-  { error: "must be a variable, of A-Z, 0-9 and _ and none of Stint's own, or a map of 1 to 32 such variables to members of the secret" },
-)
+export const environmentSchema = z.union([variable, variables], environmentRule)
 export type EnvironmentSettings = z.output<typeof environmentSchema>

@@ -89,6 +89,9 @@ describe('a command that replaces a secret', () => {
     const { rotator, lines } = createCommand('cat > /dev/null; echo brand-new-value; echo "made brand-new-value" >&2')
     expect((await rotator.create(run, current, within())).reveal()).toBe('brand-new-value')
     expect(lines.join('')).toContain('made [redacted]')
+    const many = createCommand('cat > /dev/null; seq 100000 101000; echo 100500 >&2')
+    await many.rotator.create(run, current, within())
+    expect(many.lines.join('')).not.toContain('100500')
     const cut = createCommand('cat > /dev/null; printf "brand-new-value"; head -c 65528 /dev/zero | tr "\\0" " " >&2; echo brand-new-value >&2; exit 1')
     await failure(cut.rotator.create(run, current, within()))
     expect(cut.lines.join('')).not.toContain('brand-ne')
@@ -107,13 +110,15 @@ describe('a command that replaces a secret', () => {
   })
 
   test('what it leaves behind in the background is killed, and what got away holds nothing up', async () => {
-    const { rotator, folder } = createCommand('cat > /dev/null; sleep 1000 & echo $! > $D/child; setsid sleep 1001 & echo $! > $D/away; echo value')
+    const { rotator, folder } = createCommand('cat > /dev/null; sleep 1000 & echo $! > $D/child; setsid sleep 1001 & echo $! > $D/away; sleep 0.5; echo value')
     const began = performance.now()
     expect((await rotator.create(run, current, within())).reveal()).toBe('value')
     expect(performance.now() - began).toBeLessThan(5_000)
     await setTimeout(100)
     expect(isRunning(Number(readFileSync(join(folder, 'child'), 'utf8')))).toBe(false)
-    process.kill(Number(readFileSync(join(folder, 'away'), 'utf8')))
+    const away = Number(readFileSync(join(folder, 'away'), 'utf8'))
+    expect(isRunning(away)).toBe(true)
+    process.kill(away)
   })
 
   const codes: readonly (readonly [step: 'test' | 'set', code: string, result: unknown])[] = [
