@@ -4,6 +4,7 @@ import { createKnownGrants, type Renewal } from './verify-grants.ts'
 import { createKnownOperators } from './verify-operators.ts'
 import type { OutsideCount } from './verify-outside.ts'
 import type { PieceReport, Problem } from './verify-piece.ts'
+import { createKnownRotations } from './verify-rotations.ts'
 import { createKnownWorkloads } from './verify-workloads.ts'
 
 /** A checkpoint that an admin has given up, for the log went on from an older state than it states. */
@@ -51,6 +52,7 @@ export function createLife(origin: string, refuse: (problem: Problem) => void): 
     ...workloads.rules,
     ...operators.rules,
     ...grants.rules,
+    ...createKnownRotations().rules,
     'log.opened': ({ event, index }) => {
       if (index !== 0) return 'opens the log once more'
       const own = `${textOf(event, 'trust_domain')}/log`

@@ -1,13 +1,10 @@
-import { setTimeout as pause } from 'node:timers/promises'
 import { ConnectorError, type Denying, type DenyLists } from '../connectors/connector.ts'
-import { leaseMs, outboundMsMax } from '../grant/lifetime.ts'
-import { BrokerError } from '../kernel/errors.ts'
-import { newId } from '../kernel/ids.ts'
+import { outboundMsMax } from '../grant/lifetime.ts'
 import type { Tool } from '../policy/catalog.ts'
-import { findDenyList, findDueDenyLists, findToolOf, putDenyList } from '../storage/deny-lists.ts'
+import { findDenyList, findDueDenyLists, findToolOf } from '../storage/deny-lists.ts'
 import type { Broker } from './broker.ts'
-import { commit } from './commit.ts'
-import { clockSkewMs, judgeDenials, latestCutOff } from './denials.ts'
+import { clockSkewMs, judgeDenials } from './denials.ts'
+import { busy, createDenyListLeases, type Writer } from './deny-list-leases.ts'
 import type { Tools } from './tools.ts'
 
 export interface DenyListsOptions extends Pick<Broker, 'database' | 'ledger' | 'knowledge' | 'random' | 'log' | 'meter'> {
@@ -24,9 +21,6 @@ export interface BrokerDenyLists extends DenyLists {
   close(): Promise<void>
 }
 
-/** How often a list is looked at that denies anybody. */
-const lookEveryMs = 60_000
-const pollMs = 100
 /** For so long what was read back a moment ago need not be read again. */
 const freshMs = 10_000
 
@@ -49,11 +43,6 @@ interface Line {
   confirmed?: { readonly grants: ReadonlySet<string>; readonly atMs: number }
 }
 
-interface Writer {
-  readonly tool: Tool
-  readonly policySet: string
-}
-
 /**
  * Lists that are written whole from the rows, by one process at a time: of all calls of this process one write does for many,
  * and between processes a lease on the list's row decides. A process that dies over it holds the others up until the lease is
@@ -61,6 +50,7 @@ interface Writer {
  */
 export function createDenyLists({ database, ledger, knowledge, random, log, meter, tools }: DenyListsOptions): BrokerDenyLists {
   const lines = new Map<string, Line>()
+  const leases = createDenyListLeases({ database, ledger, random })
   /** Which tool of the policy set in force writes which list. */
   let inForce: { readonly policySet: string; readonly writers: ReadonlyMap<string, Tool> } | undefined
 
@@ -86,60 +76,10 @@ export function createDenyLists({ database, ledger, knowledge, random, log, mete
     return (inForce = { policySet: policySet.hash, writers })
   }
 
-  /** Takes the list, or waits until another process is done with it. `undefined`: the log cannot be written, so that nobody can take it. */
-  async function takeLease(list: string, { tool, policySet }: Writer, signal: AbortSignal): Promise<string | undefined> {
-    const owner = newId('denying', ledger.nowMs(), random)
-    for (;;) {
-      const taken = await commit<boolean>({ ledger }, {
-        async apply(tx, { timeMs }) {
-          const now = await findDenyList(tx, list)
-          if (now?.owner !== undefined && (now.leaseUntilMs ?? 0) > timeMs) return { result: false, unrecorded: 'nothing changed' }
-          const leaseUntilMs = timeMs + leaseMs
-          // Whoever finds the lease over looks at it, if this process dies.
-          await putDenyList(tx, { ...now, id: list, tool: tool.name, policySet, owner, leaseUntilMs, lookAtMs: Math.min(now?.lookAtMs ?? Infinity, leaseUntilMs) })
-          return { result: true, unrecorded: 'housekeeping' }
-        },
-      }).catch((error: unknown) => {
-        if (error instanceof BrokerError && error.code === 'unavailable' && ledger.held === undefined) return undefined
-        throw error
-      })
-      if (taken === undefined) return undefined
-      if (taken.result) return owner
-      do await pause(pollMs, undefined, { signal }).catch(() => undefined)
-      while (!signal.aborted && (await isTaken(list)))
-      if (signal.aborted) throw busy()
-    }
-  }
-
-  async function isTaken(list: string): Promise<boolean> {
-    const now = await findDenyList(database.read, list)
-    return now?.owner !== undefined && (now.leaseUntilMs ?? 0) > ledger.nowMs()
-  }
-
-  /** Gives the list back, with what came of it; whether it was still this owner's. */
-  async function release(list: string, owner: string, end: { readonly lives: boolean; readonly cutOffBeforeMs?: number } | { readonly problem: string }): Promise<boolean> {
-    const { result } = await commit<boolean>({ ledger }, {
-      async apply(tx, { timeMs }) {
-        const now = await findDenyList(tx, list)
-        if (now?.owner !== owner) return { result: false, unrecorded: 'nothing changed' }
-        const { owner: _, leaseUntilMs: __, problem: ___, lookAtMs: ____, cutOffBeforeMs: ordered, ...rest } = now
-        const said = 'problem' in end ? undefined : end.cutOffBeforeMs
-        const cutOffBeforeMs = latestCutOff([ordered, said], timeMs)
-        const cutOff = cutOffBeforeMs === undefined ? {} : { cutOffBeforeMs }
-        // A cut-off that was ordered meanwhile is not written yet.
-        const lookAtMs = 'lives' in end && cutOffBeforeMs !== said ? timeMs : timeMs + lookEveryMs
-        if ('problem' in end) await putDenyList(tx, { ...rest, ...cutOff, lookAtMs, problem: end.problem })
-        else await putDenyList(tx, { ...rest, ...cutOff, ...((end.lives || cutOffBeforeMs !== said) && { lookAtMs }), writtenAtMs: timeMs })
-        return { result: true, unrecorded: 'housekeeping' }
-      },
-    })
-    return result
-  }
-
   async function writeBatch(list: string, line: Line, { grants, rewrite }: Batch): Promise<Outcome> {
     const signal = AbortSignal.timeout(outboundMsMax)
     const writer = await findWriter(list, [...grants])
-    const owner = await takeLease(list, writer, signal)
+    const owner = await leases.take(list, writer, signal)
     const label = { tool: writer.tool.name }
     try {
       let judged = { grants: [] as readonly string[], cutOffBeforeMs: undefined as number | undefined }
@@ -161,14 +101,14 @@ export function createDenyLists({ database, ledger, knowledge, random, log, mete
       if (changed) log.debug('a list of what is denied was written', { list, ...label, named: judged.grants.length })
       const { cutOffBeforeMs } = judged
       const lives = judged.grants.length > 0 || cutOffBeforeMs !== undefined
-      if (owner !== undefined && !(await release(list, owner, { lives, ...(cutOffBeforeMs !== undefined && { cutOffBeforeMs }) }))) throw overtaken()
+      if (owner !== undefined && !(await leases.release(list, owner, { lives, ...(cutOffBeforeMs !== undefined && { cutOffBeforeMs }) }))) throw overtaken()
       const out = new Set(left)
       line.confirmed = { grants: new Set([...grants, ...judged.grants].filter((grant) => !out.has(grant))), atMs: performance.now() }
       return { left: out, named: judged.grants.length - left.length }
     } catch (error) {
       meter.count('deny_failures', label)
       const problem = error instanceof ConnectorError ? error.publicMessage : 'It was not written.'
-      if (owner !== undefined) await release(list, owner, { problem }).catch((failure: unknown) => log.warn('a list of what is denied was not given back: it is when its lease is over', { list, error: failure }))
+      if (owner !== undefined) await leases.release(list, owner, { problem }).catch((failure: unknown) => log.warn('a list of what is denied was not given back: it is when its lease is over', { list, error: failure }))
       throw error
     }
   }
@@ -238,10 +178,6 @@ export function createDenyLists({ database, ledger, knowledge, random, log, mete
       await Promise.all([...lines.values()].map((line) => line.running))
     },
   }
-}
-
-function busy(): ConnectorError {
-  return new ConnectorError({ outcome: 'nothing_done', publicMessage: 'The list of what is denied is being written by others for too long: it is tried again.' })
 }
 
 function overtaken(): ConnectorError {

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { afterEach, expect, test } from 'vitest'
+import { afterEach, expect, test, vi } from 'vitest'
 import { newId } from '../../src/kernel/ids.ts'
 import { describeEngines } from '../harness.ts'
 import { describeAws, queryError, useAws } from '../aws/moto.ts'
@@ -8,6 +8,9 @@ import { lendMany, listDenied, read, readDocuments, revoke, rules, startCloud, s
 
 const second = { 'rules.cedar': rules, 'tools/tickets.yaml': 'tool: tickets\nconnector: jwt\naudience: https://tickets.test\nsensitivity: low\nttl: { default: 10m, max: 1h }\nactions: { read: {} }\n' }
 const withArchive = (role: string, policies: readonly string[], url: string) => ({ ...second, 'tools/archive.yaml': writeTool('archive', role, policies, url) })
+
+// The emulator shares the machine with everything else that is tested.
+vi.setConfig({ testTimeout: 120_000 })
 
 describeAws('a cut-off', () => {
   const start = useAws()

@@ -17,6 +17,9 @@ const signal = () => AbortSignal.timeout(20_000)
 const denyLists = ({ broker: { broker } }: Cloud) => broker.denyLists
 const find = async (cloud: Cloud) => (await cloud.broker.broker.database.read.selectFrom('deny_list').selectAll().execute())[0]
 
+// The emulator shares the machine with everything else that is tested.
+vi.setConfig({ testTimeout: 120_000 })
+
 describeAws('the kill switch', () => {
   const start = useAws()
   afterEach(async () => {

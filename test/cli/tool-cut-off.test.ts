@@ -1,8 +1,11 @@
-import { afterEach, expect, test } from 'vitest'
+import { afterEach, expect, test, vi } from 'vitest'
 import { createRole, readDocuments, rules, unusedDocument, writeTool } from '../broker/cloud.ts'
 import { startRealBroker } from '../client/real-broker.ts'
 import { describeAws, queryError, rootCredentials, useAws } from '../aws/moto.ts'
 import { runRecorded, type Surroundings } from './recorder.ts'
+
+// The emulator shares the machine with everything else that is tested.
+vi.setConfig({ testTimeout: 120_000 })
 
 describeAws('stint tool cut-off', () => {
   const start = useAws()

@@ -78,6 +78,8 @@ export async function checkAfterKill({ site, cloud, load, book }: AwsLife): Prom
 }
 
 const settleMsMax = 60_000
+/** Nothing is looked at that is about to change. */
+const soonMs = 3_000
 /** What was put off may be put off again, and a rotation has several steps. */
 const waitsMax = 8
 
@@ -109,7 +111,7 @@ async function settle(life: AwsLife): Promise<number> {
   const giveUpMs = performance.now() + settleMsMax
   let sweptMs = await sweepAfter(life, leaseOverMs)
   for (let waited = 0; performance.now() < giveUpMs; ) {
-    const rotations = findUnsettledRotations(await readRotations(site), sweptMs)
+    const rotations = findUnsettledRotations(await readRotations(site), load.nowMs() + soonMs)
     const [vault, kept, stored] = [await cloud.readVersions(), await readKept(site), await readStoredGrants(site)]
     await followLog(site, log, rules, book)
     const unsettled = [...rotations, ...findUnsettled(stored, stagedVersions(vault, kept), findOrdered(stored, log), sweptMs)]

@@ -98,11 +98,14 @@ describeAws('A root key of AWS KMS', () => {
 
   test('that is slow is given up in time, and so is one that is not there', async () => {
     const one = await aws()
-    const root = await makeRoot(one, { timeoutMs: 300 })
-    one.fail('Encrypt', { delayMs: 3_000 })
+    const root = await makeRoot(one, { timeoutMs: 1_000 })
+    const before = one.calls('Encrypt').length
+    one.fail('Encrypt', { delayMs: 15_000 })
     const beganMs = performance.now()
     expect(await refusalOf(root.wrap(sealingKey, 1))).toMatch(/^unavailable: .*TimeoutError/)
-    expect(performance.now() - beganMs).toBeLessThan(2_500)
+    expect(performance.now() - beganMs).toBeLessThan(10_000)
+    // Each try by itself: a connection that hangs does not take the time of the next one.
+    expect(one.calls('Encrypt').length - before).toBeGreaterThan(1)
     one.mend()
     const gone = createKmsRootKey({ key: root.name, endpoint: 'http://127.0.0.1:9', trustDomain })
     expect(await refusalOf(gone.wrap(sealingKey, 1))).toMatch(/^unavailable: /)

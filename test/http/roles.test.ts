@@ -66,6 +66,7 @@ const rights: Readonly<Record<string, string>> = {
   'POST /v1/sealing-keys/rewrap': 'admin',
   'PUT /v1/secrets/:name': 'admin',
   'GET /v1/secrets': 'admin, auditor',
+  'GET /v1/secrets/:name/versions': 'admin, auditor',
   'GET /v1/rotations': 'admin, auditor',
   'GET /v1/rotations/:name': 'admin, auditor',
   'POST /v1/rotations/:name': 'admin',

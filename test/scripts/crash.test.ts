@@ -2,12 +2,14 @@ import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { describe, expect, test, vi } from 'vitest'
+import { describe, expect, inject, test, vi } from 'vitest'
+import { describeAws } from '../aws/moto.ts'
 import { createTestFolder, describeEngines, describePostgres } from '../harness.ts'
 
 // Starting a process takes as long as the machine lets it.
 vi.setConfig({ testTimeout: 300_000 })
 
+const server = inject('postgres')
 const script = fileURLToPath(new URL('../../scripts/crash.ts', import.meta.url))
 const run = (...args: readonly string[]) => spawnSync(process.execPath, [script, ...args], { encoding: 'utf8' })
 
@@ -38,10 +40,22 @@ describePostgres('The crash test with connectors', (engine) => {
   })
 })
 
+describeAws('The crash test with AWS', () => {
+  test.skipIf(server.missing !== undefined)('kills a broker that lends sessions and replaces secrets, and finds none without a record', () => {
+    const json = join(createTestFolder(), 'report.json')
+    const { status, stdout, stderr } = run('--aws', '--engine', 'sqlite', '--rounds', '2', '--seed', '7', '--json', json)
+    expect([status, stderr, stdout]).toEqual([0, '', expect.stringMatching(/sessions +\d+ opened[^]*no session without a record, no secret without a version in force/)])
+    const [report] = JSON.parse(readFileSync(json, 'utf8')) as Record<string, unknown>[]
+    expect(report).toMatchObject({ engine: 'sqlite', rounds: 2, databases: 1, problems: [] })
+    for (const path of ['counts.received', 'entries', 'rotations.begun']) expect(report, path).toHaveProperty(path, expect.toSatisfy((n: number) => n > 0))
+  })
+})
+
 describe('The crash test\'s options', () => {
   test('are explained, and refused where they are none', () => {
     expect(run('--help')).toMatchObject({ status: 0, stdout: expect.stringMatching(/^Usage: npm run crash --.*\n[^]*SIGKILL[^]*fsync/) })
     expect(run('--engine', 'mysql')).toMatchObject({ status: 2, stderr: expect.stringContaining('--engine is sqlite, postgres or both, not mysql') })
+    expect(run('--aws', '--connectors')).toMatchObject({ status: 2, stderr: expect.stringContaining('give one of them') })
     expect(run('--rounds', 'many')).toMatchObject({ status: 2, stderr: expect.stringContaining('--rounds takes a whole number, not many') })
   })
 })

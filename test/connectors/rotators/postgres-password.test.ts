@@ -155,6 +155,16 @@ describe.skipIf(missing !== undefined)('the password of a PostgreSQL user', () =
     expect([await opens(current), await opens(second), await opens(third)]).toEqual([false, true, false])
   })
 
+  test('a value that only this connection cannot be let in with is taken away all the same', async () => {
+    const { site, a, current, open } = await createTurns()
+    const rotator = open()
+    const second = await rotate(rotator, current)
+    await site.admin(`alter role ${a} connection limit 0`)
+    await retireTwice(rotator, current, second, false)
+    await site.admin(`alter role ${a} connection limit -1 login`)
+    expect(await opens(current)).toBe(false)
+  })
+
   test('a user who holds a change of its own role open does not hold up its replacement', async () => {
     const { a, current, open } = await createTurns()
     const rotator = open()
