@@ -141,3 +141,26 @@ describeEngines('A secret that Stint keeps and replaces', (engine) => {
     expect(api.keys.has(String(next.credential['value']))).toBe(true)
   })
 })
+
+describeEngines('A secret that Stint keeps and nobody replaces by schedule', (engine) => {
+  test('ends what was lent as soon as an admin puts another one', async () => {
+    const policies = new Map([
+      ['tools/billing.yaml', 'tool: billing\nconnector: sealed-secret\nsensitivity: high\nttl: { default: 10m, max: 1h }\nactions: { use: {} }\nconfig: { secret: billing-api }\n'],
+      ['rules.cedar', '@id("support-works")\npermit (principal in Team::"support", action, resource);\n'],
+    ])
+    const broker = await startBroker(engine, { policies })
+    const put = (name: string, value: string) => admin(broker, 'PUT', `/v1/secrets/${name}`, { value })
+    await put('billing-api', 'the first value')
+    const agent = await broker.register('bot')
+    const lent = await lend(broker, agent, { tool: 'billing', actions: ['use'] })
+    expect(lent.ends).toEqual({ effect: 'expiry', meaning: expect.stringMatching(/^The value stays good until somebody replaces it/) })
+    await call(broker, agent, 'DELETE', `/v1/grants/${lent.grant}`)
+    const stateOf = async () => (await call(broker, agent, 'GET', `/v1/grants/${lent.grant}`)).body.state as string
+    await put('billing', 'another secret')
+    await passTime(broker, 1_000)
+    expect(await stateOf()).toBe('ending')
+    await put('billing-api', 'the second value')
+    await passTime(broker, 1_000)
+    expect(await stateOf()).toBe('revoked')
+  })
+})

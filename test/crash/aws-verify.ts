@@ -12,7 +12,7 @@ import { borrow, makeAsked, type Lending } from './lending-steps.ts'
 
 type Look = Pick<Lending, 'book' | 'nowMs'>
 
-/** What is denied is Stint's own, and nobody is denied who was promised nothing of it: what an answer said was ended is denied from that answer on. */
+/** The policies hold Stint's own statements alone; and what an answer said was ended is denied from that answer on. */
 export function checkAnswered({ book, nowMs }: Look, { identities, problems }: Denials, sessions: Cloud['sessions'], when: string): void {
   for (const problem of problems) report(book, `${when}: the policy ${problem}`)
   for (const { grant, index, ended, asked } of book.lent.values()) {

@@ -61,6 +61,7 @@ test.each([
     'tools/x.yaml:12:1 unknown field "config": known here are tool, connector, audience, description, sensitivity, ttl, approvals_max, target, actions, introspectors',
   ]],
   ['unknown connector', 'connector: jwt', 'connector: jtw', [`tools/x.yaml:2:12 connector must be one of ${[...builtInConnectorKinds.keys()].join(', ')}`]],
+  ['the name of a rotation', 'tool: github', 'tool: sealing-keys', ["tools/x.yaml:1:7 tool: must not be signing-keys or sealing-keys: those name the rotations of the broker's own keys"]],
   ['reserved name', 'tool: github', 'tool: sensitivity', ['tools/x.yaml:1:7 tool: must not be "sensitivity": that names the groups of actions']],
   ['name', 'tool: github', 'tool: GitHub', ['tools/x.yaml:1:7 tool: must be lower-case letters, digits and hyphens, at most 63, beginning with a letter']],
   ['audience missing', 'audience: https://api.example.com/git\n', '', ['tools/x.yaml:1:1 audience: is missing']],
