@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { AuditEvent } from '../audit/event.ts'
-import { findLastEnd, wakeEnds } from '../storage/due-credentials.ts'
+import { findLastEnd, hasLentEnds, wakeEnds } from '../storage/due-credentials.ts'
 import type { StoredRotation } from '../storage/rotations.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
 import { attempt, failRun } from './rotation-failure.ts'
@@ -128,7 +128,9 @@ export function abandonRun(broker: Broker, row: StoredRotation, id: string): Nex
 export function retireReplaced(broker: Broker, row: StoredRotation): Next {
   const { replaced = '', retireLeaked } = row
   return attempt(broker, row, 'retire', async () => {
-    await askRun(broker, row, async (rotation, signal) => rotation.retire?.(replaced, { leaked: retireLeaked }, signal))
+    // What an agent holds open by it must not outlive its grant; what Stint itself does by a root credential is left in peace.
+    const cutOff = retireLeaked || (await hasLentEnds(broker.database.read, row.name))
+    await askRun(broker, row, async (rotation, signal) => rotation.retire?.(replaced, { cutOff }, signal))
     return record(broker, row, async (tx, now, timeMs) => {
       await wakeEnds(tx, row.name, timeMs)
       const event: AuditEvent = { type: 'rotation.retired', ...causedBy(schedule), rotation: row.name, version: replaced }

@@ -130,10 +130,10 @@ export interface RotatableSecret {
   /** Gives up the pending value of that run: the current one stays in force. */
   abandon(rotation: string, signal: AbortSignal): Promise<void>
   /**
-   * Has a version that was replaced open nothing any more. `leaked`: whatever it holds open is cut off, too. Absent where the
+   * Has a version that was replaced open nothing any more. `cutOff`: whatever it holds open is cut off, too. Absent where the
    * system behind it does so by itself once there is another one.
    */
-  retire?(version: string, options: { readonly leaked: boolean }, signal: AbortSignal): Promise<void>
+  retire?(version: string, options: { readonly cutOff: boolean }, signal: AbortSignal): Promise<void>
 }
 
 /** What has to be denied in one place of a tool. */

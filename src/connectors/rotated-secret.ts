@@ -64,7 +64,7 @@ export function rotateSecret({ everySeconds, store, rotator }: RotatedSecret): R
       const { current, pending } = await store.find(rotation, signal)
       let failure: unknown
       if (current !== undefined && pending !== undefined) {
-        await rotator.retire?.(pending, current.value, { leaked: false }, signal).catch((error: unknown) => {
+        await rotator.retire?.(pending, current.value, { cutOff: false }, signal).catch((error: unknown) => {
           failure = error
         })
       }

@@ -104,10 +104,10 @@ export function createVaultConnector(vaultOf: (tool: string) => Vault, nowMs: ()
           await call('abandon', id)
           if (vault.pending?.rotation === id) vault.pending = undefined
         },
-        async retire(version, { leaked }) {
+        async retire(version, { cutOff }) {
           await call(`retire ${version}`)
           vault.accepted.delete(version)
-          vault.retired.set(version, leaked)
+          vault.retired.set(version, cutOff)
         },
       }
       const config = tool.config as { readonly env?: unknown }

@@ -61,7 +61,7 @@ function describeRotation(prepare: Prepare): void {
     expect([await current(), replaced, await left()]).toEqual(['one+1', before?.version, ['previous one']])
     expect((await secret.look(signal())).current?.version).toBe(version)
     expect(system.asked).toEqual(['create', 'set', 'test'])
-    await secret.retire?.(replaced ?? '', { leaked: false }, signal())
+    await secret.retire?.(replaced ?? '', { cutOff: false }, signal())
     expect([await current(), await left(), system.accepted]).toEqual(['one+1', [], new Set(['one+1'])])
   })
 
@@ -78,7 +78,7 @@ function describeRotation(prepare: Prepare): void {
     await secret.set(first, signal())
     expect([await secret.test(first, signal()), system.asked.length, await current()]).toEqual([{ ok: true }, asked, 'one+1'])
     const { replaced = '' } = await secret.finish(first, signal())
-    for (const one of [secret, beside]) await one.retire?.(replaced, { leaked: true }, signal())
+    for (const one of [secret, beside]) await one.retire?.(replaced, { cutOff: true }, signal())
     expect([await left(), system.asked.filter((what) => what.startsWith('retire'))]).toEqual([[], expect.arrayContaining(['retire one'])])
     for (const one of [secret, beside]) await one.abandon(first, signal())
     expect([await current(), await left()]).toEqual(['one+1', []])
@@ -127,10 +127,10 @@ function describeRotation(prepare: Prepare): void {
     await rotate(secret, first)
     const { replaced = '' } = await secret.finish(first, signal())
     system.broken = 'retire'
-    await failure(secret.retire?.(replaced, { leaked: false }, signal()) ?? Promise.resolve())
+    await failure(secret.retire?.(replaced, { cutOff: false }, signal()) ?? Promise.resolve())
     expect(await left()).toEqual(['previous one'])
     delete system.broken
-    await secret.retire?.(replaced, { leaked: false }, signal())
+    await secret.retire?.(replaced, { cutOff: false }, signal())
     expect([await left(), system.accepted]).toEqual([[], new Set(['one+1'])])
   })
 
@@ -277,7 +277,7 @@ describeAws('The rotation of a secret of AWS Secrets Manager', () => {
         }
         expect([await left(), system.accepted.has(await current()), await current()]).toEqual([['previous one'], true, expect.stringMatching(/^one\+/)])
         const { replaced = '' } = await secret.finish(first, signal())
-        await secret.retire?.(replaced, { leaked: false }, signal())
+        await secret.retire?.(replaced, { cutOff: false }, signal())
         expect([await left(), system.accepted]).toEqual([[], new Set([await current()])])
         if (!failed) return
       }
@@ -320,7 +320,7 @@ describeAws('The rotation of a secret of AWS Secrets Manager', () => {
     await secret.abandon(second, signal())
     expect([await current(), await left()]).toEqual(['one', ['previous one+1']])
     // What was replaced and is in force again is not retired: neither here nor in the system.
-    await secret.retire?.(old, { leaked: true }, signal())
+    await secret.retire?.(old, { cutOff: true }, signal())
     expect([await current(), (await secret.look(signal())).current?.version]).toEqual(['one', old])
   })
 

@@ -23,7 +23,9 @@ export async function readKept(site: Pick<Site, 'engine' | 'database' | 'folder'
   }))
   const root = createRawRootKey(Buffer.from(readFileSync(join(site.folder, 'root.key'), 'utf8').trim(), 'base64'))
   const ring = createSealingRing(Date.now)
-  for (const { version, wrapped, sealsFromMs, erased } of keys) {
+  for (const { version: text, wrapped, sealsFromMs, erased } of keys) {
+    // PostgreSQL's driver gives `bigint` as text.
+    const version = Number(text)
     const key = erased ? undefined : await root.unwrap(wrapped, version)
     if (key !== undefined) ring.add({ version, key, sealsFromMs })
   }

@@ -62,8 +62,8 @@ export function openCommandRotator({ name }: CommandRotator, { tool, context }: 
       return { ok: false, why: `The command ${name} ended with ${end.code} at the step test: what it said is in the broker's log.` }
     },
 
-    async retire(value, current, { leaked }, signal) {
-      await runOrThrow('retire', { retired: value.reveal(), current: current.reveal(), leaked }, [value, current], signal)
+    async retire(value, current, { cutOff }, signal) {
+      await runOrThrow('retire', { retired: value.reveal(), current: current.reveal(), cut_off: cutOff }, [value, current], signal)
     },
 
     check: () =>

@@ -72,14 +72,14 @@ export function openPostgresRotator(settings: PostgresRotator, { tool, context }
       }
     },
 
-    async retire(value, current, { leaked }, signal) {
+    async retire(value, current, { cutOff }, signal) {
       const { root } = parse(value)
       const user = judgeUser(root.user)
       const opens = user !== parse(current).root.user && (await isLetIn(root, { privateNetwork }, signal))
-      if (!opens && !leaked) return
+      if (!opens && !cutOff) return
       await runAsAdmin(user, signal, async (session) => {
         if (opens) await alterUser(session, user, 'nologin password null')
-        if (leaked) await endSessions(session, user)
+        if (cutOff) await endSessions(session, user)
       })
     },
 

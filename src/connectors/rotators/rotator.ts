@@ -25,9 +25,9 @@ export interface Rotator {
   test(pending: Secret, signal: AbortSignal): Promise<Tested>
   /**
    * Has a value open nothing any more: one that was replaced by `current`, or a pending one that is given up, whether or not
-   * it was set. With `leaked`, what it holds open is cut off, too. Absent where the system needs no telling.
+   * it was set. With `cutOff`, what it holds open is cut off, too. Absent where the system needs no telling.
    */
-  retire?(value: Secret, current: Secret, options: { readonly leaked: boolean }, signal: AbortSignal): Promise<void>
+  retire?(value: Secret, current: Secret, options: { readonly cutOff: boolean }, signal: AbortSignal): Promise<void>
   /** Whether it could replace the value in force, in sentences, as far as that can be told without doing so. Does not throw. */
   check?(current: Secret, signal: AbortSignal): Promise<readonly Finding[]>
   /** Gives back what it holds open. */

@@ -58,7 +58,7 @@ describeAws('the access key of an IAM user', () => {
     expect(await rotator.test(next, within())).toEqual({ ok: true })
     expect(aws.requests.map(({ action, headers }) => [action, headers.authorization?.includes(read(next).AccessKeyId)])).toEqual([['GetCallerIdentity', true]])
     aws.forget()
-    for (let i = 0; i < 2; i++) await rotator.retire?.(current, next, { leaked: false }, within())
+    for (let i = 0; i < 2; i++) await rotator.retire?.(current, next, { cutOff: false }, within())
     expect(await keys()).toEqual([[read(next).AccessKeyId, 'Active']])
     expect(aws.requests.slice(0, 2).map(({ action, parameters, headers }) => [action, parameters['Status'], headers.authorization?.includes(read(next).AccessKeyId)])).toEqual([
       ['UpdateAccessKey', 'Inactive', true],
@@ -66,7 +66,7 @@ describeAws('the access key of an IAM user', () => {
     ])
     // And again, from the form that Stint wrote itself.
     const third = await rotator.create(run, next, within())
-    await rotator.retire?.(next, third, { leaked: true }, within())
+    await rotator.retire?.(next, third, { cutOff: true }, within())
     expect(await keys()).toEqual([[read(third).AccessKeyId, 'Active']])
   })
 
@@ -119,7 +119,7 @@ describeAws('the access key of an IAM user', () => {
     errors.push(await failure(rotator.create(run, current, within())))
     const next = await rotator.create(run, current, within())
     aws.fail('UpdateAccessKey', denied('iam:UpdateAccessKey'), 1)
-    errors.push(await failure(rotator.retire?.(current, next, { leaked: false }, within()) ?? Promise.resolve()))
+    errors.push(await failure(rotator.retire?.(current, next, { cutOff: false }, within()) ?? Promise.resolve()))
     expect(errors.map(({ outcome, adminMessage }) => [outcome, /right (\S+) is missing/.exec(adminMessage)?.[1]])).toEqual([
       ['nothing_done', 'iam:ListAccessKeys'],
       ['nothing_done', 'iam:CreateAccessKey'],
@@ -137,10 +137,10 @@ describeAws('the access key of an IAM user', () => {
 
   test('the key in force is never deleted, nor one of another user left alive', async () => {
     const { rotator, current, keys } = await createUser()
-    await rotator.retire?.(current, current, { leaked: true }, within())
+    await rotator.retire?.(current, current, { cutOff: true }, within())
     expect(await keys()).toHaveLength(1)
     const other = await createUser()
-    await rotator.retire?.(current, other.current, { leaked: true }, within())
+    await rotator.retire?.(current, other.current, { cutOff: true }, within())
     expect([await keys(), await other.keys()]).toEqual([[], [[read(other.current).AccessKeyId, 'Active']]])
   })
 

@@ -50,13 +50,13 @@ describe('a command that replaces a secret', () => {
     expect((await rotator.create(run, current, within())).reveal()).toBe('a new value')
     await rotator.set(run, pending, current, within())
     expect(await rotator.test(pending, within())).toEqual({ ok: true })
-    await rotator.retire?.(current, pending, { leaked: true }, within())
+    await rotator.retire?.(current, pending, { cutOff: true }, within())
     expect(readFileSync(join(folder, 'args'), 'utf8')).toBe(['create', 'set', 'test', 'retire'].map((step) => `--environment test ${step}\n`).join(''))
     expect(readFileSync(join(folder, 'input'), 'utf8').trim().split('\n').map((line) => JSON.parse(line) as unknown)).toEqual([
       { tool: 'billing-api', rotation: run, current: current.reveal() },
       { tool: 'billing-api', rotation: run, pending: pending.reveal(), current: current.reveal() },
       { tool: 'billing-api', pending: pending.reveal() },
-      { tool: 'billing-api', retired: current.reveal(), current: pending.reveal(), leaked: true },
+      { tool: 'billing-api', retired: current.reveal(), current: pending.reveal(), cut_off: true },
     ])
   })
 

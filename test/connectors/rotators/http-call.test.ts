@@ -82,7 +82,7 @@ describe('calls of an HTTP API', () => {
     for (let i = 0; i < 2; i++) await rotator.set(run, next, first, within())
     expect(await rotator.test(next, within())).toEqual({ ok: true })
     expect([...state.keys]).toEqual([first.reveal(), next.reveal()])
-    for (let i = 0; i < 2; i++) await rotator.retire?.(first, next, { leaked: false }, within())
+    for (let i = 0; i < 2; i++) await rotator.retire?.(first, next, { cutOff: false }, within())
     expect([...state.keys]).toEqual([next.reveal()])
     const [, put] = heard
     expect(put).toMatchObject({ method: 'PUT', url: '/key?api-version=2', headers: { authorization: `Bearer ${admin}`, 'content-type': 'application/json', 'idempotency-key': `${run}-set` }, body: JSON.stringify({ key: next.reveal() }) })
@@ -105,7 +105,7 @@ describe('calls of an HTTP API', () => {
     await rotator.set(run, next, first, within())
     expect(heard).toHaveLength(1)
     expect(await rotator.test(next, within())).toEqual({ ok: true })
-    await rotator.retire?.(first, next, { leaked: true }, within())
+    await rotator.retire?.(first, next, { cutOff: true }, within())
     expect([...state.keys]).toEqual(['made-key-1'])
     expect((await open(settings('/a~1b/c~0d')).create(run, next, within())).reveal()).toBe('made-key-2')
     for (const pointer of ['/data', '/data/1/key', '/nowhere', '/data/length', '/data/0/constructor']) {
@@ -221,7 +221,7 @@ describe('calls of an HTTP API', () => {
     state.fault = undefined
     const refused = await failure(rotator.create(run, new Secret('unknown-key'), within()))
     expect(refused).toMatchObject({ outcome: 'nothing_done', publicMessage: `POST ${origin}/keys answered 401, which its catalog file does not expect: nothing was made, as far as is known.` })
-    const revoked = await failure(rotator.retire?.(new Secret('unknown-key'), first, { leaked: false }, within()) ?? Promise.resolve())
+    const revoked = await failure(rotator.retire?.(new Secret('unknown-key'), first, { cutOff: false }, within()) ?? Promise.resolve())
     expect(revoked.publicMessage).toContain('answered 404, which its catalog file does not expect: the value that was replaced may still be good.')
   })
 

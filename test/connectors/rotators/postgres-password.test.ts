@@ -76,8 +76,8 @@ async function rotate(rotator: Rotator, current: Secret): Promise<Secret> {
   return pending
 }
 
-async function retireTwice(rotator: Rotator, value: Secret, current: Secret, leaked: boolean): Promise<void> {
-  for (let i = 0; i < 2; i++) await rotator.retire?.(value, current, { leaked }, within())
+async function retireTwice(rotator: Rotator, value: Secret, current: Secret, cutOff: boolean): Promise<void> {
+  for (let i = 0; i < 2; i++) await rotator.retire?.(value, current, { cutOff }, within())
 }
 
 function opens(value: Secret): Promise<boolean> {
@@ -171,7 +171,7 @@ describe.skipIf(missing !== undefined)('the password of a PostgreSQL user', () =
     const second = await rotate(rotator, current)
     const hostile = await connectAs(current.reveal())
     await hostile.query(`begin; alter role ${a} password 'mine'`)
-    await rotator.retire?.(current, second, { leaked: false }, within())
+    await rotator.retire?.(current, second, { cutOff: false }, within())
     expect(await opens(current)).toBe(false)
     await expect(hostile.query('commit')).rejects.toThrow()
   })
