@@ -80,7 +80,7 @@ function recordEnded(broker: Broker, claimed: Claim, ended: Ended): Promise<Endi
       const hasCome = now.dueAtMs !== undefined && now.leaseUntilMs !== undefined && now.dueAtMs < now.leaseUntilMs
       const dueAtMs = hasCome ? timeMs : Math.max(ended.nextAtMs, timeMs + 1_000)
       await noteCredential(tx, grant.id, { problem: ended.why, dueAtMs, tries: 0, owner: null, leaseUntilMs: null })
-      return { result: { status: 'retrying', problem: ended.why, nextAtMs: ended.nextAtMs }, unrecorded: 'housekeeping' }
+      return { result: { status: 'waits', nextAtMs: ended.nextAtMs }, unrecorded: 'housekeeping' }
     }
     return recordEnd(tx, grant, now, timeMs)
   })

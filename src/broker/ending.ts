@@ -8,12 +8,13 @@ import { causedBy, type Caller } from './broker.ts'
 /**
  * What became of one grant whose credential lives outside. `ended`: the tool has confirmed it. `retrying`: it has not yet,
  * and is asked again. `lives_until`: it cannot be ended before then. `stuck`: an admin has to look. `alive`: it is not to end
- * yet. `over`: it had ended before.
+ * yet. `waits`: its end is under way elsewhere. `over`: it had ended before.
  */
 export type Ending =
   | { readonly status: 'ended' | 'alive' | 'over' }
   | { readonly status: 'retrying'; readonly problem?: string; readonly nextAtMs?: number }
   | { readonly status: 'lives_until'; readonly untilMs: number }
+  | { readonly status: 'waits'; readonly nextAtMs: number }
   | { readonly status: 'stuck'; readonly problem: string }
 
 /** What every event about a grant says of it. */
