@@ -92,7 +92,7 @@ export async function disturbCloud({ book, random }: Lending, cloud: Cloud): Pro
 
 /** An admin orders a new version, of a secret that may have leaked or not. */
 export async function orderRotation({ client, book, random, adminCredential }: Lending, counts: RotationCounts): Promise<void> {
-  await setTimeout(random.below(500))
+  await setTimeout(random.below(900))
   const json = { reason: randomUUID(), ...(random.chance(0.3) && { leaked: true }) }
   const name = random.pick(rotatedTools) ?? 'vault'
   const answer = await client.send({ method: 'POST', path: `/v1/rotations/${name}`, json, bearer: adminCredential })

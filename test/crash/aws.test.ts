@@ -9,7 +9,7 @@ import { rotationPlans, type Plan } from './lending-plans.ts'
 vi.setConfig({ testTimeout: 400_000 })
 
 const server = inject('postgres')
-const plans: readonly Exclude<Plan, string>[] = [...rotationPlans, { point: 'outside_answered' }, { point: 'end_called' }, { point: 'end_answered' }]
+const plans: readonly Exclude<Plan, string>[] = [...rotationPlans, { point: 'outside_answered' }, { point: 'end_answered' }]
 
 describeAws('With AWS', () => {
   test.skipIf(server.missing !== undefined)('a broker that dies at any point leaves no session without a record, and no secret without a version in force', async () => {

@@ -45,6 +45,7 @@ export function createPlanner(random: Random, plans: readonly Plan[]): () => Pla
 }
 
 export function makeDeath(random: Random, { point, later = false, ofMany = false }: Exclude<Plan, string>): Death {
-  // Orders to end many are few.
-  return { point, times: 1 + random.below(ofMany ? 2 : 6), ...(ofMany && { ofMany }), ...(later && { afterMs: random.between(0.5, 40) }) }
+  // Orders to end many are few, and so are rotations.
+  const timesMax = ofMany || point === 'rotation_begun' ? 2 : 6
+  return { point, times: 1 + random.below(timesMax), ...(ofMany && { ofMany }), ...(later && { afterMs: random.between(0.5, 40) }) }
 }
