@@ -1,6 +1,7 @@
 import { formatTime } from '../kernel/clock.ts'
-import { grantState, isOver } from '../grant/grant.ts'
+import { grantState, isOver, type GrantState } from '../grant/grant.ts'
 import { BrokerError } from '../kernel/errors.ts'
+import { lendsValue } from '../policy/catalog.ts'
 import { findCredential, type StoredCredential } from '../storage/credentials.ts'
 import { findGrant } from '../storage/grants.ts'
 import { deleteExpiredRepeats, findRepeat, writeRepeat } from '../storage/idempotency-keys.ts'
@@ -74,7 +75,7 @@ function guard(workload: string, { key, bodyHash }: IdempotencyKey): Guard {
         if (grant === undefined) continue
         const state = grantState(grant, timeMs, credential?.state)
         if (state === 'minting' && (credential?.leaseUntilMs ?? 0) > timeMs) throw inFlight()
-        if (!isOver(state)) alive.push(id)
+        if (!isOver(state) && !isReplaced(state, credential)) alive.push(id)
       }
       if (alive.length > 0) throw new EarlierGrants(alive)
       return true
@@ -105,10 +106,16 @@ async function endEarlier(
   await endCredential(broker, grant)
   const { read } = broker.database
   const [stored, credential] = [await findGrant(read, grant), await findCredential(read, grant)]
-  if (stored === undefined || isOver(grantState(stored, broker.ledger.nowMs(), credential?.state))) return
+  const state = stored && grantState(stored, broker.ledger.nowMs(), credential?.state)
+  if (state === undefined || isOver(state) || isReplaced(state, credential)) return
   const publicMessage = `What this Idempotency-Key gave before, ${grant}, is not ended yet: ${describeDelay(credential)}. Ask again then, or take a new key.`
   const waitMs = (credential?.dueAtMs ?? 0) - broker.ledger.nowMs()
   throw new BrokerError({ code: 'conflict', publicMessage, ...(waitMs > 0 && { retryAfterSeconds: Math.ceil(waitMs / 1000) }) })
+}
+
+/** Whether the end waits for the value to be replaced: the same one, or its successor, opens nothing more for who held it before. */
+function isReplaced(state: GrantState, credential: StoredCredential | undefined): boolean {
+  return state === 'ending' && credential?.state === 'ending' && lendsValue(credential.connector)
 }
 
 function describeDelay(credential: StoredCredential | undefined): string {

@@ -5,6 +5,7 @@ import type { RevokedGrant } from '../broker/revoke.ts'
 import { grantStates, type GrantState } from '../grant/grant.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { Secret } from '../kernel/secret.ts'
+import { lendsValue } from '../policy/catalog.ts'
 import type { TouchedGrant } from '../storage/revoked.ts'
 
 const effects = ['immediate', 'propagating', 'introspection', 'expiry'] as const
@@ -103,15 +104,14 @@ const meaningsOfSecrets: { readonly [E in keyof typeof meanings]?: string } = {
   propagating: 'The value stays good until it is replaced: a revocation has that done at once, and the end of its time waits for the next rotation.',
   expiry: 'The value stays good until somebody replaces it, also after its time: the grant ends when that is done, which Stint does not do itself.',
 }
-const lendsSecrets: ReadonlySet<string> = new Set(['sealed-secret', 'aws-secrets-manager'])
 
 /** When the tool ends it by itself, where that is later than the grant. */
 function outlives(diesAtMs = 0, expiresAtMs: number): number | undefined {
   return diesAtMs > expiresAtMs ? diesAtMs : undefined
 }
 
-function describeEnds(effect: keyof typeof meanings, delaySeconds: number | undefined, connector = '', toolEndsAtMs?: number) {
-  const said = (lendsSecrets.has(connector) ? meaningsOfSecrets[effect] : undefined) ?? meanings[effect]
+function describeEnds(effect: keyof typeof meanings, delaySeconds: number | undefined, connector?: string, toolEndsAtMs?: number) {
+  const said = (lendsValue(connector) ? meaningsOfSecrets[effect] : undefined) ?? meanings[effect]
   // Where it is ended at once, nothing outlives the grant.
   const toolEndsAt = toolEndsAtMs === undefined || effect === 'immediate' ? undefined : formatTime(toolEndsAtMs)
   const meaning = toolEndsAt === undefined ? said : `${said} By itself the tool lets it live until ${toolEndsAt}.`

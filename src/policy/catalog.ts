@@ -63,6 +63,11 @@ export const builtInConnectorKinds: ConnectorKinds = new Map<string, ConnectorKi
   ['aws-sts', awsStsKind],
 ])
 
+/** Whether a connector of this kind lends a value that is there already. */
+export function lendsValue(connector: string | undefined): boolean {
+  return connector !== undefined && builtInConnectorKinds.get(connector)?.lendsValue === true
+}
+
 export const ttlSecondsMax = 86_400
 
 const duration = z.string().transform((text, context) => {

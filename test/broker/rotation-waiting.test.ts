@@ -42,4 +42,14 @@ describeEngines('A version that was lent by a grant which is over', (engine) => 
     await passTime(rotating.broker, hourMs)
     expect(stepsOf(rotating.vault)).toEqual([])
   })
+
+  test('is lent again to who asks by the same idempotency key, for it opens nothing more', async () => {
+    const { broker, agent, lent } = await startGivenBack(engine)
+    const wish = { tool: 'billing', actions: ['use'] }
+    const [first, second] = [await ask(broker, agent, wish, { 'idempotency-key': 'k-1' }), await ask(broker, agent, wish, { 'idempotency-key': 'k-1' })]
+    expect([first.status, second.status]).toEqual([201, 201])
+    expect(second.body.credential).toEqual(lent.credential)
+    expect((await admin(broker, 'GET', `/v1/grants/${first.body.grant}`)).body).toMatchObject({ state: 'ending' })
+    expect((await ask(broker, agent, wish, { 'idempotency-key': 'k-1' })).body.grant).not.toBe(second.body.grant)
+  })
 })

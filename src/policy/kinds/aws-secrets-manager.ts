@@ -32,4 +32,4 @@ const config = z
 export type AwsSecretsManagerConfig = z.output<typeof config>
 
 /** A secret of AWS Secrets Manager, lent as it is: nothing can be cut out of it, so there is no target. */
-export const awsSecretsManagerKind: ConnectorKind = { audience: 'optional', lendsToken: false, actionShape: {}, config, target: 'refused', judgeTool: judgeRotation }
+export const awsSecretsManagerKind: ConnectorKind = { audience: 'optional', lendsToken: false, lendsValue: true, actionShape: {}, config, target: 'refused', judgeTool: judgeRotation }

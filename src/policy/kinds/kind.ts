@@ -28,4 +28,6 @@ export interface ConnectorKind {
   readonly judgeBeside?: (config: unknown, beside: unknown, other: string) => readonly KindProblem[]
   /** Whether its credential is a bearer token, so that the OAuth token endpoint can answer it. */
   readonly lendsToken: boolean
+  /** Whether what it lends is a value that is there already: lent once more it opens nothing more, and it ends when it is replaced. */
+  readonly lendsValue?: boolean
 }

@@ -13,4 +13,4 @@ const config = z.strictObject({
 export type SealedSecretConfig = z.output<typeof config>
 
 /** A secret that Stint keeps itself, lent as it is: nothing can be cut out of it, so there is no target. */
-export const sealedSecretKind: ConnectorKind = { audience: 'optional', lendsToken: false, actionShape: {}, config, target: 'refused', judgeTool: judgeRotation }
+export const sealedSecretKind: ConnectorKind = { audience: 'optional', lendsToken: false, lendsValue: true, actionShape: {}, config, target: 'refused', judgeTool: judgeRotation }
