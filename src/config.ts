@@ -70,7 +70,9 @@ const rootKey = z
   })
   .meta(exactlyOneForm)
   .transform(({ previous, ...form }, context) => {
-    if (JSON.stringify(previous) === JSON.stringify(form)) context.addIssue({ code: 'custom', message: 'must not be its own previous' })
+    // One key has one name, by whichever address it is asked.
+    const isSame = form.kms !== undefined && previous !== undefined && 'kms' in previous ? previous.kms.key === form.kms.key : JSON.stringify(previous) === JSON.stringify(form)
+    if (isSame) context.addIssue({ code: 'custom', message: 'must not be its own previous' })
     return { ...pickRootKey(form, context), ...(previous && { previous }) }
   })
 

@@ -1,5 +1,6 @@
 import { accessSync, constants, existsSync, mkdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { homedir } from 'node:os'
+import { join, resolve } from 'node:path'
 import { createSecureContext } from 'node:tls'
 import { originOf } from './audit/checkpoint.ts'
 import type { SignInSettings } from './broker/sign-in.ts'
@@ -54,7 +55,7 @@ export async function startProduction(config: Config, env: Environment, log: Log
     ...(config.telemetry.otlp_url !== undefined && { otlpUrl: config.telemetry.otlp_url }),
     anchors: openAnchors(config, env, log),
     env,
-    ownSecrets: listOwnSecrets(config),
+    ownSecrets: listOwnSecrets(config, env),
     commands: new Map((config.rotation?.commands ?? []).map(({ name, path, args }) => [name, { path, args }])),
   }
   const listening: Listening = {
@@ -72,14 +73,21 @@ function toSignIn(oidc: NonNullable<Config['operators']['oidc']>): SignInSetting
 }
 
 /** The sources of the broker's own secrets, which no tool of the catalog may name. */
-function listOwnSecrets(config: Config): string[] {
+export function listOwnSecrets(config: Config, env: Environment): string[] {
   const { root_key: rootKey, tls, database, anchors = [] } = config
   return [
-    ...[rootKey, ...(rootKey.previous ? [rootKey.previous] : [])].flatMap((one) => ('from' in one ? [one.from] : [])),
+    ...[rootKey, ...(rootKey.previous ? [rootKey.previous] : [])].flatMap((one) => ('from' in one ? [one.from] : listAwsSources(env))),
     ...(tls ? [`file:${tls.key_file}`] : []),
     ...('postgres' in database ? [database.postgres.url.from, ...(database.postgres.migrate_url ? [database.postgres.migrate_url.from] : [])] : [`file:${database.sqlite.file}`]),
     ...anchors.flatMap((anchor) => ('http' in anchor && anchor.http.token ? [anchor.http.token.from] : [])),
   ]
+}
+
+/** Where the AWS SDK finds the credentials with which this process asks KMS: whoever has them can have the sealing keys opened. */
+function listAwsSources(env: Environment): string[] {
+  const variables = ['ACCESS_KEY_ID', 'SECRET_ACCESS_KEY', 'SESSION_TOKEN', 'SECURITY_TOKEN', 'CONTAINER_AUTHORIZATION_TOKEN'].map((name) => `AWS_${name}`)
+  const files = ['WEB_IDENTITY_TOKEN_FILE', 'CONTAINER_AUTHORIZATION_TOKEN_FILE', 'SHARED_CREDENTIALS_FILE', 'CONFIG_FILE'].flatMap((name) => env[`AWS_${name}`] ?? [])
+  return [...variables.map((name) => `env:${name}`), ...[...files, join(env['HOME'] ?? homedir(), '.aws')].map((file) => `file:${resolve(file)}`)]
 }
 
 /** Where checkpoints are kept: as the configuration says, or on SQLite in a file beside the database, which is better than nothing. */

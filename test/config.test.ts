@@ -175,6 +175,7 @@ log: { level: debug }
     ['a root key over plain http', { 'from: "env:ROOT_KEY"': `kms: { key: "${arn}", endpoint: "http://kms.example.com" }` }, '', ['root_key.kms.endpoint must be an https URL without user, query and fragment']],
     ['a root key in the configuration itself', { '{ from: "env:ROOT_KEY" }': 'c2VjcmV0' }, '', ['root_key must be options of its own, not text']],
     ['a root key that is its own previous', { 'from: "env:ROOT_KEY"': 'from: "env:ROOT_KEY", previous: { from: "env:ROOT_KEY" }' }, '', ['root_key must not be its own previous']],
+    ['a previous root key that is the same one at another address', { 'from: "env:ROOT_KEY"': 'kms: { key: "arn:aws:kms:eu-west-1:111122223333:key/k" }, previous: { kms: { key: "arn:aws:kms:eu-west-1:111122223333:key/k", endpoint: "https://kms.test" } }' }, '', ['root_key must not be its own previous']],
     ['a previous root key of no kind', { 'from: "env:ROOT_KEY"': 'from: "env:ROOT_KEY", previous: {}' }, '', ['root_key.previous must name one of from and kms']],
     ['a previous root key of a previous one', { 'from: "env:ROOT_KEY"': 'from: "env:ROOT_KEY", previous: { from: "env:OLD", previous: { from: "env:OLDER" } }' }, '', ['root_key.previous.previous is not an option (did you mean root_key.previous?)']],
     ['sealing keys that never rotate', {}, 'sealing_keys: { rotate_days: 0 }\n', ['sealing_keys.rotate_days must be at least 1']],

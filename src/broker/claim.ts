@@ -102,6 +102,12 @@ async function claim(broker: Broker, tx: Tx, { id, tool, undo }: Candidate, time
     const detail = credential.problem ?? 'The broker stopped while the tool was being asked.'
     return loseMint({ tx, grant, credential, timeMs, detail, livesMs: undo.livesSecondsMax * 1000 })
   }
+  // Another process can open it, and this one later: no try of the tool, of which there are not many.
+  if (credential.handle !== undefined && !broker.sealingKeys.has(credential.handle.version)) {
+    const problem = `What ends it is under the sealing key of version ${credential.handle.version}, which a process of the broker cannot open at the moment: its log says why.`
+    if (credential.problem !== problem) await noteCredential(tx, id, { problem })
+    return { result: { status: 'retrying', problem }, unrecorded: credential.problem === problem ? 'nothing changed' : 'housekeeping' }
+  }
   const leased = { owner: broker.processId, leaseUntilMs: timeMs + leaseMs, dueAtMs: timeMs + leaseMs, tries: credential.tries + 1, cause }
   if (state === 'ending') await noteCredential(tx, id, leased)
   else await stepCredential(tx, credential, 'end_ordered', leased)

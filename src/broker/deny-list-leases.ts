@@ -14,8 +14,8 @@ export interface Writer {
   readonly policySet: string
 }
 
-/** What came of writing a list: whether it denies anybody, or why it could not be written. */
-export type DenyListEnd = { readonly lives: boolean; readonly cutOffBeforeMs?: number } | { readonly problem: string }
+/** What came of writing a list: whether it denies anybody and what of it cannot be used, or why it could not be written. */
+export type DenyListEnd = { readonly lives: boolean; readonly cutOffBeforeMs?: number; readonly problem?: string } | { readonly lives?: undefined; readonly problem: string }
 
 /** Sees to it that one process writes a list at a time. */
 export interface DenyListLeases {
@@ -69,13 +69,14 @@ export function createDenyListLeases({ database, ledger, random }: Pick<Broker, 
         const now = await findDenyList(tx, list)
         if (now?.owner !== owner) return { result: false, unrecorded: 'nothing changed' }
         const { owner: _, leaseUntilMs: __, problem: ___, lookAtMs: ____, cutOffBeforeMs: ordered, ...rest } = now
-        const said = 'problem' in end ? undefined : end.cutOffBeforeMs
+        const said = end.lives === undefined ? undefined : end.cutOffBeforeMs
         const cutOffBeforeMs = latestCutOff([ordered, said], timeMs)
         const cutOff = cutOffBeforeMs === undefined ? {} : { cutOffBeforeMs }
         // A cut-off that was ordered meanwhile is not written yet.
-        const lookAtMs = 'lives' in end && cutOffBeforeMs !== said ? timeMs : timeMs + lookEveryMs
-        if ('problem' in end) await putDenyList(tx, { ...rest, ...cutOff, lookAtMs, problem: end.problem })
-        else await putDenyList(tx, { ...rest, ...cutOff, ...((end.lives || cutOffBeforeMs !== said) && { lookAtMs }), writtenAtMs: timeMs })
+        const lookAtMs = end.lives !== undefined && cutOffBeforeMs !== said ? timeMs : timeMs + lookEveryMs
+        const problem = end.problem === undefined ? {} : { problem: end.problem }
+        if (end.lives === undefined) await putDenyList(tx, { ...rest, ...cutOff, lookAtMs, ...problem })
+        else await putDenyList(tx, { ...rest, ...cutOff, ...problem, ...((end.lives || cutOffBeforeMs !== said) && { lookAtMs }), writtenAtMs: timeMs })
         return { result: true, unrecorded: 'housekeeping' }
       },
     })

@@ -1,9 +1,9 @@
-import { ConnectorError, type Denying, type DenyLists } from '../connectors/connector.ts'
+import { ConnectorError, type Denials, type Denying, type DenyLists, type Written } from '../connectors/connector.ts'
 import { outboundMsMax } from '../grant/lifetime.ts'
 import type { Tool } from '../policy/catalog.ts'
 import { findDenyList, findDueDenyLists, findToolOf } from '../storage/deny-lists.ts'
 import type { Broker } from './broker.ts'
-import { clockSkewMs, judgeDenials } from './denials.ts'
+import { countNamed, judgeDenials } from './denials.ts'
 import { busy, createDenyListLeases, type Writer } from './deny-list-leases.ts'
 import type { Tools } from './tools.ts'
 
@@ -33,7 +33,13 @@ interface Batch {
 
 interface Outcome {
   readonly left: ReadonlySet<string>
-  readonly named: number
+  readonly written: Pick<Written, 'named' | 'problem'>
+}
+
+/** What one tool has written, and what it was told to. */
+interface ByTool extends Written {
+  readonly judged: Denials
+  readonly label: { readonly tool: string }
 }
 
 interface Line {
@@ -51,66 +57,94 @@ interface Line {
 export function createDenyLists({ database, ledger, knowledge, random, log, meter, tools }: DenyListsOptions): BrokerDenyLists {
   const lines = new Map<string, Line>()
   const leases = createDenyListLeases({ database, ledger, random })
-  /** Which tool of the policy set in force writes which list. */
-  let inForce: { readonly policySet: string; readonly writers: ReadonlyMap<string, Tool> } | undefined
+  /** Which tools of the policy set in force may write which list. */
+  let inForce: { readonly policySet: string; readonly writers: ReadonlyMap<string, readonly [Tool, ...Tool[]]> } | undefined
 
-  async function findWriter(list: string, [grant]: readonly string[]): Promise<Writer> {
+  /** In which order they are asked to write it: each by a root credential of its own. */
+  async function findWriters(list: string, [grant]: readonly string[]): Promise<readonly [Writer, ...Writer[]]> {
     const current = await findInForce().catch((error: unknown) => void log.debug('the policy set in force was not read for a deny list', { error }))
-    const tool = current?.writers.get(list)
-    if (current !== undefined && tool !== undefined) return { tool, policySet: current.policySet }
+    const inForceNow = current?.writers.get(list)
+    if (current !== undefined && inForceNow !== undefined) {
+      const [first, ...others] = inForceNow
+      const { policySet } = current
+      return [{ tool: first, policySet }, ...others.map((tool) => ({ tool, policySet }))]
+    }
     // No tool of today has this list: it is written as it was when something was made there.
     const known = (grant === undefined ? undefined : await findToolOf(database.read, grant)) ?? (await findDenyList(database.read, list))
     const former = known && (await tools().find(known.policySet, known.tool))
-    if (former !== undefined && known !== undefined) return { tool: former, policySet: known.policySet }
+    if (former !== undefined && known !== undefined) return [{ tool: former, policySet: known.policySet }]
     throw new ConnectorError({ outcome: 'nothing_done', publicMessage: `No tool of the catalog denies sessions at ${list} any more: an admin puts one back whose kill switch does.` })
   }
 
   async function findInForce() {
     const { policySet } = await knowledge.refresh()
     if (policySet === undefined || inForce?.policySet === policySet.hash) return inForce
-    const writers = new Map<string, Tool>()
+    const writers = new Map<string, readonly [Tool, ...Tool[]]>()
     for (const tool of policySet.catalog.values()) {
       const list = tools().isOutside(tool) ? tools().findDenying(tool)?.list : undefined
-      if (list !== undefined && !writers.has(list)) writers.set(list, tool)
+      const others = list === undefined ? undefined : writers.get(list)
+      if (list !== undefined) writers.set(list, others === undefined ? [tool] : [...others, tool])
     }
     return (inForce = { policySet: policySet.hash, writers })
   }
 
   async function writeBatch(list: string, line: Line, { grants, rewrite }: Batch): Promise<Outcome> {
     const signal = AbortSignal.timeout(outboundMsMax)
-    const writer = await findWriter(list, [...grants])
-    const owner = await leases.take(list, writer, signal)
-    const label = { tool: writer.tool.name }
+    const writers = await findWriters(list, [...grants])
+    const owner = await leases.take(list, writers[0], signal)
     try {
-      let judged = { grants: [] as readonly string[], cutOffBeforeMs: undefined as number | undefined }
-      const { left, changed } = await tools().call(writer.tool, async ({ denying: own }, callSignal) => {
-        const denying = rewrite ?? own
-        if (denying === undefined) throw new Error(`the tool ${writer.tool.name} denies nothing`)
-        return denying.write(
-          async (found) => {
-            const { denials, missing } = await judgeDenials({ database, ledger }, list, grants, found)
-            if (missing > 0) log.warn('a list of what is denied was changed by somebody else: it is written again', { list, ...label, missing })
-            if (missing > 0) meter.count('deny_repairs', label)
-            judged = { grants: denials.grants, cutOffBeforeMs: denials.cutOffBeforeMs }
-            return denials
-          },
-          { rewrite: rewrite !== undefined },
-          AbortSignal.any([signal, callSignal]),
-        )
-      })
-      if (changed) log.debug('a list of what is denied was written', { list, ...label, named: judged.grants.length })
+      const { judged, label, left, changed, named, problem } = await writeByAny(list, { grants, ...(rewrite && { rewrite }) }, rewrite === undefined ? writers : [writers[0]], signal)
+      if (problem !== undefined) {
+        meter.count('deny_failures', label)
+        log.error('a part of what denies sessions cannot be used: what it denied is denied by the rest', { list, ...label, problem, left: left.length })
+      }
+      if (changed) log.debug('a list of what is denied was written', { list, ...label, named })
       const { cutOffBeforeMs } = judged
       const lives = judged.grants.length > 0 || cutOffBeforeMs !== undefined
-      if (owner !== undefined && !(await leases.release(list, owner, { lives, ...(cutOffBeforeMs !== undefined && { cutOffBeforeMs }) }))) throw overtaken()
+      const end = { lives, ...(cutOffBeforeMs !== undefined && { cutOffBeforeMs }), ...(problem !== undefined && { problem }) }
+      if (owner !== undefined && !(await leases.release(list, owner, end))) throw overtaken()
       const out = new Set(left)
       line.confirmed = { grants: new Set([...grants, ...judged.grants].filter((grant) => !out.has(grant))), atMs: performance.now() }
-      return { left: out, named: judged.grants.length - left.length }
+      return { left: out, written: { named, ...(problem !== undefined && { problem }) } }
     } catch (error) {
-      meter.count('deny_failures', label)
       const problem = error instanceof ConnectorError ? error.publicMessage : 'It was not written.'
       if (owner !== undefined) await leases.release(list, owner, { problem }).catch((failure: unknown) => log.warn('a list of what is denied was not given back: it is when its lease is over', { list, error: failure }))
       throw error
     }
+  }
+
+  /** By the first of these tools that can. */
+  async function writeByAny(list: string, batch: Pick<Batch, 'grants' | 'rewrite'>, [writer, next, ...others]: readonly [Writer, ...Writer[]], signal: AbortSignal): Promise<ByTool> {
+    const label = { tool: writer.tool.name }
+    try {
+      return await writeBy(list, batch, writer, signal)
+    } catch (error) {
+      meter.count('deny_failures', label)
+      const isOwn = error instanceof ConnectorError && error.outcome === 'nothing_done' && error.retryAfterSeconds === undefined
+      if (next === undefined || !isOwn || signal.aborted) throw error
+      log.warn('a list of what is denied was not written by a tool: the next one that shares it is asked', { list, ...label, error })
+      return writeByAny(list, batch, [next, ...others], signal)
+    }
+  }
+
+  async function writeBy(list: string, { grants, rewrite }: Pick<Batch, 'grants' | 'rewrite'>, { tool }: Writer, signal: AbortSignal): Promise<ByTool> {
+    const label = { tool: tool.name }
+    let judged: Denials = { grants: [] }
+    const written = await tools().call(tool, async ({ denying: own }, callSignal) => {
+      const denying = rewrite ?? own
+      if (denying === undefined) throw new Error(`the tool ${tool.name} denies nothing`)
+      return denying.write(
+        async (found) => {
+          const { denials, missing } = await judgeDenials({ database, ledger }, list, grants, found)
+          if (missing > 0) log.warn('a list of what is denied was changed by somebody else: it is written again', { list, ...label, missing })
+          if (missing > 0) meter.count('deny_repairs', label)
+          return (judged = denials)
+        },
+        { rewrite: rewrite !== undefined },
+        AbortSignal.any([signal, callSignal]),
+      )
+    })
+    return { ...written, judged, label }
   }
 
   /** In the next write of the list, whoever asks for it. */
@@ -159,17 +193,16 @@ export function createDenyLists({ database, ledger, knowledge, random, log, mete
       return grants.filter((grant) => left.has(grant))
     },
     async rewrite(denying, signal) {
-      return (await inTime(join(denying.list, [], denying), signal)).named
+      return (await inTime(join(denying.list, [], denying), signal)).written
     },
     async write(list, signal) {
       await inTime(join(list, []), signal)
     },
     async findCutOff(list) {
       const { cutOffBeforeMs = -Infinity } = (await findDenyList(database.read, list)) ?? {}
-      // Also where the tool's clock is behind ours.
-      const untilMs = cutOffBeforeMs + clockSkewMs
-      return untilMs > ledger.nowMs() ? untilMs : undefined
+      return Number.isFinite(cutOffBeforeMs) ? cutOffBeforeMs : undefined
     },
+    countNamed: (list) => countNamed({ database, ledger }, list),
     async lookAfter() {
       const due = await findDueDenyLists(database.read, ledger.nowMs())
       await Promise.all(due.map((list) => join(list, []).catch((error: unknown) => log.warn('a list of what is denied was not looked after: it is again in a minute', { list, error }))))

@@ -6,9 +6,11 @@ import { Secret } from '../kernel/secret.ts'
 import type { Outcome } from '../storage/change.ts'
 import { findCredential, handlePlace, noteCredential, type StoredCredential } from '../storage/credentials.ts'
 import { findGrant, type StoredGrant } from '../storage/grants.ts'
+import { findRotation } from '../storage/rotations.ts'
 import { causedBy, type Broker } from './broker.ts'
 import { claimEnds, type Claim, type ClaimOrEnding } from './claim.ts'
 import { commit } from './commit.ts'
+import { isOf } from './rotation-order.ts'
 import { describeGrant, recordEnd, recordStuck, schedule, type Ending, type Tx } from './ending.ts'
 
 /**
@@ -79,12 +81,18 @@ function recordEnded(broker: Broker, claimed: Claim, ended: Ended): Promise<Endi
       // No try that failed: somebody is at it. What it waited for may have come while the tool was asked: then it is due already.
       const hasCome = now.dueAtMs !== undefined && now.leaseUntilMs !== undefined && now.dueAtMs < now.leaseUntilMs
       const dueAtMs = hasCome ? timeMs : Math.max(ended.nextAtMs, timeMs + 1_000)
-      await noteCredential(tx, grant.id, { problem: ended.why, dueAtMs, tries: 0, owner: null, leaseUntilMs: null })
+      const row = await findRotation(tx, grant.tool)
+      const isDropped = row?.tool !== undefined && row.retireAtMs === undefined && ((row.scheduled === undefined && row.run === undefined) || !isOf(row, now.reference ?? ''))
+      await noteCredential(tx, grant.id, { problem: isDropped ? noRotation : ended.why, dueAtMs, tries: 0, owner: null, leaseUntilMs: null })
       return { result: { status: 'waits', nextAtMs: ended.nextAtMs }, unrecorded: 'housekeeping' }
     }
     return recordEnd(tx, grant, now, timeMs)
   })
 }
+
+/** What a connector says of a rotation, it says by the catalog by which the value was lent. */
+const noRotation =
+  'What was lent is good until it is replaced, and the catalog names no rotation of it any more: an admin changes it where it is used, and where it is kept.'
 
 async function recordRefusal(broker: Broker, claimed: Claim, error: unknown): Promise<Ending> {
   const { tool, credential } = claimed

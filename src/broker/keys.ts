@@ -46,7 +46,8 @@ export async function openKeyStore(options: KeyStoreOptions): Promise<KeyStore> 
       const rows = (await listSigningKeys(database.read)).filter(isUsable)
       const id = JSON.stringify(rows.map(({ kid, publishAtMs, signFromMs, verifyUntilMs }) => [kid, publishAtMs, signFromMs, verifyUntilMs]))
       if (remembered?.id !== id) {
-        if (!rows.every(({ sealedPrivate: { version } }) => sealingKeys.has(version))) await sealingKeys.load()
+        // Where that fails, the one that is needed says so when it is opened.
+        if (!rows.every(({ sealedPrivate: { version } }) => sealingKeys.has(version))) await sealingKeys.load().catch(() => undefined)
         remembered = { id, keyring: await createKeyring(rows.map((row) => unseal(row, sealer)), options.signatures) }
       }
       return remembered.keyring

@@ -1,15 +1,17 @@
 import { hash } from 'node:crypto'
 import type { Kysely } from 'kysely'
 import { ConnectorError, type Effect, type Minted, type OpenTool } from '../connectors/connector.ts'
-import { leaseMs } from '../grant/lifetime.ts'
+import { clockMsMax, leaseMs } from '../grant/lifetime.ts'
 import type { GrantRequest } from '../grant/request.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { formatDuration } from '../kernel/duration.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import { newId } from '../kernel/ids.ts'
-import type { Tool, ToolAction } from '../policy/catalog.ts'
+import { readReference } from '../connectors/secret-reference.ts'
+import { lendsValue, type Tool, type ToolAction } from '../policy/catalog.ts'
 import { findCredential, handlePlace, insertIntent, noteCredential, stepCredential, type CredentialChange, type EndCause, type StoredCredential } from '../storage/credentials.ts'
 import { findGrant } from '../storage/grants.ts'
+import { noteLent } from '../storage/rotations.ts'
 import type { Place } from '../storage/change.ts'
 import type { Schema } from '../storage/schema.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
@@ -38,6 +40,8 @@ export interface Intent {
 export function prepareIntent(broker: Broker, { principal: { workload }, policySetHash, request, ask }: Decided, asked: Asked): Prepared {
   const { tool, actions, target, task } = request
   const nowMs = broker.ledger.nowMs()
+  // What would end the credential could not be kept.
+  broker.sealingKeys.checkSealing()
   const id = newId('grant', nowMs, broker.random)
   const expiresAtMs = nowMs + request.ttlSeconds * 1000
   const renews = ask.renewal && { renews: ask.renewal.first }
@@ -72,7 +76,7 @@ export function prepareIntent(broker: Broker, { principal: { workload }, policyS
           effect,
           owner: broker.processId,
           leaseUntilMs: place.timeMs + leaseMs,
-          ...(denying && { denying: { list: denying.list, untilMs: place.timeMs + denying.secondsMax * 1000 } }),
+          ...(denying && { denying: { list: denying.list, untilMs: place.timeMs + denying.secondsMax * 1000 + clockMsMax } }),
           ...(delaySeconds !== undefined && { delaySeconds }),
         })
         await also?.(tx, place)
@@ -139,13 +143,13 @@ function actionOf({ name: tool, actions }: Tool, name: string): ToolAction {
 async function recordMinted(broker: Broker, intent: Intent, minted: Minted): Promise<{ status: 'active' | 'ending' | 'over'; index: number }> {
   const { sealer, processId } = broker
   const id = intent.intent
-  const known: CredentialChange = {
-    ...(minted.handle && { handle: sealer.seal(minted.handle.reveal(), handlePlace(id)) }),
-    ...(minted.reference !== undefined && { reference: minted.reference }),
-    ...(minted.token && { tokenHash: hash('sha256', minted.token.reveal(), 'hex') }),
-    ...(minted.diesAtMs !== undefined && { diesAtMs: minted.diesAtMs, denyUntilMs: minted.diesAtMs }),
-  }
   try {
+    const known: CredentialChange = {
+      ...(minted.handle && { handle: sealer.seal(minted.handle.reveal(), handlePlace(id)) }),
+      ...(minted.reference !== undefined && { reference: minted.reference }),
+      ...(minted.token && { tokenHash: hash('sha256', minted.token.reveal(), 'hex') }),
+      ...(minted.diesAtMs !== undefined && { diesAtMs: minted.diesAtMs, denyUntilMs: minted.diesAtMs + clockMsMax }),
+    }
     const { result, index } = await commit<'active' | 'ending' | 'over'>(broker, {
       async apply(tx, { timeMs }) {
         const grant = await findGrant(tx, id)
@@ -156,11 +160,15 @@ async function recordMinted(broker: Broker, intent: Intent, minted: Minted): Pro
           await stepCredential(tx, credential, 'minted', { ...known, owner: null, leaseUntilMs: null, dueAtMs: Math.min(grant.expiresAtMs, minted.diesAtMs ?? Infinity) })
           const dies = minted.diesAtMs === undefined ? {} : { dies_at: formatTime(minted.diesAtMs) }
           const reference = minted.reference === undefined ? {} : { reference: minted.reference }
+          if (minted.reference !== undefined && lendsValue(credential.connector)) await noteLent(tx, grant.tool, readReference(minted.reference).version)
           const cause = causedBy({ actor: { kind: 'workload', id: grant.workload }, requestId: intent.requestId })
           return { result: 'active', raisesEpoch: false, events: [{ type: 'grant.activated', ...cause, ...describeGrant(grant), ...reference, ...dies }] }
         }
         const cause = grant.revokedIndex === undefined ? 'expired' : 'revoked'
-        return { result: await handOver(tx, credential, cause, { ...known, ...nobodys, dueAtMs: timeMs }), unrecorded: 'housekeeping' }
+        // A value that was there before is nobody's for this: there is nothing to wait for.
+        const { reference, ...rest } = known
+        const made = reference !== undefined && !lendsValue(credential.connector) ? known : rest
+        return { result: await handOver(tx, credential, cause, { ...made, ...nobodys, dueAtMs: timeMs }), unrecorded: 'housekeeping' }
       },
     })
     if (result === 'over') await endUnrecorded(broker, intent, minted)
@@ -252,6 +260,7 @@ function describeMinted(intent: Intent, minted: Minted, effect: Effect, auditInd
     ...(intent.renews !== undefined && { renews: intent.renews }),
     credential: minted.credential,
     environment: minted.environment,
+    ...(minted.conceals && { conceals: minted.conceals }),
     ...(minted.token && { token: minted.token }),
     ...(minted.diesAtMs !== undefined && { diesAtMs: minted.diesAtMs }),
     auditIndex,

@@ -27,6 +27,7 @@ export interface Granted {
   readonly renews?: string
   readonly credential: Readonly<Record<string, string | number | Secret>>
   readonly environment: Readonly<Record<string, string | Secret>>
+  readonly conceals?: readonly string[]
   /** The bearer token, where the credential is one. */
   readonly token?: Secret
   /** When the tool ends it by itself. */

@@ -224,7 +224,7 @@ async function describeOne(broker: Broker, id: string, by: { readonly first: num
 }
 
 /** When what has ended opens nothing anywhere, where that is later than its end. */
-function describeDelay(credential: StoredCredential | undefined): { readonly effectiveByMs?: number } {
+export function describeDelay(credential: StoredCredential | undefined): { readonly effectiveByMs?: number } {
   const { delaySeconds, endedAtMs, diesAtMs = Infinity } = credential ?? {}
   if (delaySeconds === undefined || endedAtMs === undefined || diesAtMs <= endedAtMs) return {}
   return { effectiveByMs: Math.min(diesAtMs, endedAtMs + delaySeconds * 1000) }

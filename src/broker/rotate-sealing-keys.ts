@@ -15,18 +15,18 @@ const schedule: Caller = { actor: { kind: 'stint', id: 'schedule' } }
 
 /**
  * Takes every step of the rotation that is due: makes a successor, which seals when all processes have had the time to load
- * it, seals anew what the keys before it have sealed, and erases those (invariant 11).
+ * it, seals anew an hour later what the keys before it have sealed, and after another hour erases those (invariant 11).
  */
 export async function advanceSealingKeys(broker: Rotating): Promise<void> {
   const { database, ledger, sealingKeys, rotateSealingKeysAfterMs } = broker
   const keys = await listSealingKeys(database.read)
   const moment = { index: (await readHead(database.read)).size, timeMs: ledger.nowMs() }
-  const { successor, sealing, replaced, erasable } = findDueSealingSteps(keys, moment, rotateSealingKeysAfterMs)
+  const { successor, sealing, replaced, resealable, erasable } = findDueSealingSteps(keys, moment, rotateSealingKeysAfterMs)
   const newest = newestOf(keys)
   // Where another process has moved on to a root key that this one was not given, the successor is its to make.
   if (successor && newest !== undefined && isOwn(sealingKeys, newest)) await makeSuccessor(broker, schedule, newest)
   // Without the key itself, this process would seal anew under one that is replaced.
-  if (sealing === undefined || replaced.length === 0 || !sealingKeys.has(sealing.version)) return
+  if (sealing === undefined || replaced.length === 0 || !resealable || !sealingKeys.has(sealing.version)) return
   await resealBefore(broker, sealing.version)
   if (erasable) await eraseReplaced(broker)
 }

@@ -1,4 +1,5 @@
 import { endTriesMax } from '../grant/lifetime.ts'
+import { formatTime } from '../kernel/clock.ts'
 import type { RotationChange, RotationReason, RotationStep, StoredRotation } from '../storage/rotations.ts'
 
 // The rules of a rotation's life: what is to be done when. They know a row and a time, and nothing else.
@@ -18,10 +19,21 @@ export function nextStep(step: keyof typeof following): RotationStep {
 
 /**
  * Whether the version that was replaced last is to be retired before anything else: when its time has come, and also before
- * another run begins, which may need its place: two users of a database that take turns are both taken then.
+ * another run that cannot wait, for it may need its place: two users of a database that take turns are both taken then.
  */
-export function isToRetire({ replaced, retireAtMs, run }: StoredRotation, nowMs: number): boolean {
-  return replaced !== undefined && retireAtMs !== undefined && (retireAtMs <= nowMs || run?.step === 'order')
+export function isToRetire({ replaced, retireAtMs, run, leaked }: StoredRotation, nowMs: number): boolean {
+  return replaced !== undefined && retireAtMs !== undefined && (retireAtMs <= nowMs || (run?.step === 'order' && leaked))
+}
+
+/** Until when a run that is ordered has to wait: who holds the version before was promised it, and a run may need its place. */
+export function heldUntilMs({ replaced, retireAtMs, run, leaked }: Pick<StoredRotation, 'replaced' | 'retireAtMs' | 'run' | 'leaked'>, nowMs: number): number | undefined {
+  if (replaced === undefined || retireAtMs === undefined || retireAtMs <= nowMs || leaked) return undefined
+  return run === undefined || run.step === 'order' ? retireAtMs : undefined
+}
+
+/** The same in words. */
+export function describeHeld(untilMs: number): string {
+  return `The version before was promised to those who hold it until ${formatTime(untilMs)}, and is retired before another one is made: the next run begins then; one that is ordered as leaked does not wait.`
 }
 
 /** When somebody has to look at a rotation of which no run is under way: once a day, to see what was changed by hand. */

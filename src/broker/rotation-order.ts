@@ -1,12 +1,14 @@
 import { randomUUID } from 'node:crypto'
 import type { Kysely } from 'kysely'
+import { readReference } from '../connectors/secret-reference.ts'
 import { BrokerError } from '../kernel/errors.ts'
+import { mayBeSameSecret } from '../policy/kinds/rotation.ts'
 import type { StoredCredential } from '../storage/credentials.ts'
-import { changeRotation, findRotation } from '../storage/rotations.ts'
+import { changeRotation, findRotation, type StoredRotation } from '../storage/rotations.ts'
 import type { Schema } from '../storage/schema.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
 import { commit } from './commit.ts'
-import { planOrder } from './rotation-life.ts'
+import { describeHeld, heldUntilMs, planOrder } from './rotation-life.ts'
 import { syncRotations } from './rotation-schedule.ts'
 
 /**
@@ -19,14 +21,14 @@ export async function orderRotation(tx: Kysely<Schema>, { tool, reference }: Pic
   // Without a reference nothing was lent.
   if (reference === undefined) return
   const row = await findRotation(tx, tool)
-  if (row?.scheduled === undefined) return
-  const change = planOrder(row, { reason: 'revocation', version: versionIn(reference), id: randomUUID() }, timeMs)
+  if (row?.scheduled === undefined || !isOf(row, reference)) return
+  const change = planOrder(row, { reason: 'revocation', version: readReference(reference).version, id: randomUUID() }, timeMs)
   if (change !== undefined) await changeRotation(tx, tool, change)
 }
 
-/** The version that a credential lent, of its reference `<secret>/<version>`. */
-function versionIn(reference: string): string {
-  return reference.slice(reference.lastIndexOf('/') + 1)
+/** Whether what was lent is of the secret that is rotated now: a tool's file may name another one since. */
+export function isOf({ secret }: Pick<StoredRotation, 'secret'>, reference: string): boolean {
+  return secret === undefined || mayBeSameSecret(secret, readReference(reference).secret)
 }
 
 /** What was ordered: the run that does it. */
@@ -54,8 +56,9 @@ export async function requestRotation(
       if (row?.scheduled === undefined) throw refuse(name, policySet?.catalog.has(name) === true)
       const why = leaked ? 'leak' : 'request'
       const ordered = planOrder(row, { reason: why, id: randomUUID() }, timeMs)
-      // Whoever asks does not wait for the next try.
-      const change = { ...ordered, ...(row.owner === undefined && { dueAtMs: timeMs }) }
+      // Whoever asks does not wait for the next try, but for those to whom the version before was promised.
+      const heldMs = heldUntilMs({ ...row, leaked: row.leaked || leaked }, timeMs)
+      const change = { ...ordered, ...(row.owner === undefined && { dueAtMs: timeMs }), ...(heldMs !== undefined && { problem: describeHeld(heldMs) }) }
       await changeRotation(tx, name, change)
       const id = change.run?.id ?? row.run?.id ?? ''
       return {

@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import type { Kysely } from 'kysely'
 import { formatTime } from '../kernel/clock.ts'
+import type { Tool } from '../policy/catalog.ts'
 import type { PolicySet } from '../policy/policy-set.ts'
-import { hasRevokedEnds } from '../storage/due-credentials.ts'
+import { hasRevokedEnds, wakeEnds } from '../storage/due-credentials.ts'
 import { readPolicyInForce } from '../storage/policy-sets.ts'
 import { changeRotation, findRotation, insertRotation, listMissed, listRotations, type StoredRotation } from '../storage/rotations.ts'
 import type { Schema } from '../storage/schema.ts'
@@ -27,8 +28,8 @@ export async function syncRotations(broker: Broker): Promise<void> {
       async apply(tx, { timeMs }) {
         // By a set that another process has replaced meanwhile nothing is scheduled.
         if ((await readPolicyInForce(tx))?.hash !== policySet.hash) return { result: undefined, unrecorded: 'nothing changed' }
-        for (const [name, everySeconds] of wanted) if (everySeconds !== undefined) await scheduleOne(tx, name, { everySeconds, policySet: policySet.hash }, timeMs)
-        for (const row of await listRotations(tx)) if (!wanted.has(row.name)) await dismissOne(tx, row)
+        for (const [name, rotated] of wanted) if (rotated !== undefined) await scheduleOne(tx, name, rotated, policySet.hash, timeMs)
+        for (const row of await listRotations(tx)) if (!wanted.has(row.name)) await dismissOne(tx, row, timeMs)
         return { result: undefined, unrecorded: 'housekeeping' }
       },
     })
@@ -36,14 +37,19 @@ export async function syncRotations(broker: Broker): Promise<void> {
   broker.rotating.syncedSet = policySet.hash
 }
 
+interface Rotated {
+  readonly everySeconds: number
+  readonly secret?: string
+}
+
 /** The tools whose secret is replaced, with how often; of one that cannot be opened nobody knows, and all stays as it is. */
-function listRotated({ tools, log }: Broker, { catalog }: PolicySet): ReadonlyMap<string, number | undefined> {
-  const rotated = new Map<string, number | undefined>()
+function listRotated({ tools, log }: Broker, { catalog }: PolicySet): ReadonlyMap<string, Rotated | undefined> {
+  const rotated = new Map<string, Rotated | undefined>()
   for (const tool of catalog.values()) {
     if (!tools.isOutside(tool)) continue
     try {
       const { rotation } = tools.open(tool)
-      if (rotation !== undefined) rotated.set(tool.name, rotation.everySeconds)
+      if (rotation !== undefined) rotated.set(tool.name, { everySeconds: rotation.everySeconds, ...nameSecret(tool) })
     } catch (error) {
       rotated.set(tool.name, undefined)
       log.warn('whether a secret is to be rotated is not known: its tool cannot be opened', { tool: tool.name, error })
@@ -52,28 +58,38 @@ function listRotated({ tools, log }: Broker, { catalog }: PolicySet): ReadonlyMa
   return rotated
 }
 
-function isOutdated(rows: readonly StoredRotation[], wanted: ReadonlyMap<string, number | undefined>, hash: string): boolean {
+/** The secret that a tool lends, as its kind of connector has it in the catalog. */
+function nameSecret({ config }: Tool): { readonly secret?: string } {
+  const { secret, secret_id: id } = config as { readonly secret?: unknown; readonly secret_id?: unknown }
+  const name = secret ?? id
+  return typeof name === 'string' ? { secret: name } : {}
+}
+
+function isOutdated(rows: readonly StoredRotation[], wanted: ReadonlyMap<string, Rotated | undefined>, hash: string): boolean {
   const known = new Map(rows.map((row) => [row.name, row.scheduled]))
-  const isNew = [...wanted].some(([name, everySeconds]) => everySeconds !== undefined && known.get(name)?.policySet !== hash)
+  const isNew = [...wanted].some(([name, rotated]) => rotated !== undefined && known.get(name)?.policySet !== hash)
   return isNew || rows.some(({ name, scheduled }) => scheduled !== undefined && !wanted.has(name))
 }
 
-type Scheduled = NonNullable<StoredRotation['scheduled']>
-
 /** When the next version is due is seen by looking at the one in force; until then it counts from now. */
-async function scheduleOne(tx: Kysely<Schema>, name: string, scheduled: Scheduled, timeMs: number): Promise<void> {
+async function scheduleOne(tx: Kysely<Schema>, name: string, { everySeconds, secret }: Rotated, policySet: string, timeMs: number): Promise<void> {
+  const scheduled = { everySeconds, policySet }
   await insertRotation(tx, name, name)
   const row = await findRotation(tx, name)
   if (row === undefined || row.scheduled?.policySet === scheduled.policySet) return
   const nextAtMs = row.nextAtMs ?? timeMs + scheduled.everySeconds * 1000
-  await changeRotation(tx, name, { scheduled, nextAtMs, ...(row.run === undefined && { dueAtMs: timeMs }) })
+  // By another secret nothing is known of what was in force in the one before.
+  const isOther = row.secret !== undefined && row.secret !== secret
+  await changeRotation(tx, name, { scheduled, secret: secret ?? null, nextAtMs, ...(isOther && { version: null }), ...(row.run === undefined && { dueAtMs: timeMs }) })
   // What was revoked before there was a row could order nothing.
   if (row.scheduled !== undefined || !(await hasRevokedEnds(tx, name))) return
   await changeRotation(tx, name, planOrder({ ...row, nextAtMs }, { reason: 'revocation', id: randomUUID() }, timeMs) ?? {})
 }
 
-async function dismissOne(tx: Kysely<Schema>, { name, scheduled, run, retireAtMs }: StoredRotation): Promise<void> {
+async function dismissOne(tx: Kysely<Schema>, { name, scheduled, run, retireAtMs }: StoredRotation, timeMs: number): Promise<void> {
   if (scheduled === undefined) return
+  // Whoever waits is told that nothing comes of it by itself any more.
+  await wakeEnds(tx, name, timeMs)
   const hasBegun = run !== undefined && run.step !== 'order'
   await changeRotation(tx, name, { scheduled: null, nextAtMs: null, overdueAnnouncedMs: null, ...(!hasBegun && { run: null, leaked: false, again: null, problem: null, dueAtMs: retireAtMs ?? null }) })
 }

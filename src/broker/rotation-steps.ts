@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto'
 import type { AuditEvent } from '../audit/event.ts'
-import { findLastEnd, hasLentEnds, wakeEnds } from '../storage/due-credentials.ts'
+import { ConnectorError } from '../connectors/connector.ts'
+import { findLastEnd, hasLent, wakeEnds } from '../storage/due-credentials.ts'
 import type { StoredRotation } from '../storage/rotations.ts'
 import { causedBy, type Broker, type Caller } from './broker.ts'
 import { attempt, failRun } from './rotation-failure.ts'
-import { failedRunDelayMs, nextLookMs, nextStep, waitMs } from './rotation-life.ts'
+import { describeHeld, failedRunDelayMs, heldUntilMs, nextLookMs, nextStep, planOrder, waitMs } from './rotation-life.ts'
 import { askInForce, askRun, record } from './rotation-record.ts'
 
 // Each of these does one thing outside, where no transaction is open, then records it. Whoever dies in between leaves the row
@@ -17,17 +18,20 @@ type Next = Promise<StoredRotation | undefined>
 export function lookAtSecret(broker: Broker, row: StoredRotation): Next {
   return attempt(broker, row, 'look', async () => {
     const found = await askInForce(broker, row, (rotation, signal) => rotation.look(signal))
-    return record(broker, row, async (_, now, timeMs) => {
+    const left = await retireOthers(broker, row, found?.answer.replaced)
+    return record(broker, row, async (tx, now, timeMs) => {
       if (found === undefined) return { change: { dueAtMs: null } }
       const { everySeconds, answer } = found
       const { current, foreign } = answer
       const common = { tries: 0, ...(current !== undefined && { version: current.version }) }
+      // Replaced by hand: what waited for that need not wait for its next look.
+      if (current !== undefined && now.version !== undefined && current.version !== now.version) await wakeEnds(tx, row.name, timeMs)
       if (current === undefined) return { change: { ...common, problem: foreign ?? noValue, dueAtMs: timeMs + waitMs } }
       const nextAtMs = current.sinceMs + everySeconds * 1000
       if (nextAtMs > timeMs) {
         // Also where somebody has changed by hand what could not be rotated.
-        const change = { ...common, nextAtMs, failures: 0, problem: null }
-        return { change: { ...change, dueAtMs: nextLookMs({ ...now, nextAtMs }, timeMs) } }
+        const change = { ...common, nextAtMs, failures: 0, problem: left ?? null }
+        return { change: { ...change, dueAtMs: Math.min(nextLookMs({ ...now, nextAtMs }, timeMs), left === undefined ? Infinity : timeMs + waitMs) } }
       }
       if (foreign !== undefined) return { change: { ...common, nextAtMs, problem: foreign, dueAtMs: timeMs + waitMs } }
       return { change: { ...common, nextAtMs, run: { id: randomUUID(), step: 'order', reason: 'schedule' } }, goesOn: true }
@@ -35,12 +39,42 @@ export function lookAtSecret(broker: Broker, row: StoredRotation): Next {
   })
 }
 
+/**
+ * Retires what was replaced by hand, in the store of which it is kept until the system behind it is told. What cannot be is told
+ * of, in words, and holds up nothing: it may never have been a value at all.
+ */
+async function retireOthers(broker: Broker, row: StoredRotation, replaced: readonly string[] = []): Promise<string | undefined> {
+  let problem: string | undefined
+  for (const version of replaced) {
+    if (version === row.replaced && row.retireAtMs !== undefined) continue
+    try {
+      await askInForce(broker, row, async (rotation, signal) => rotation.retire?.(version, { cutOff: true }, signal))
+    } catch (error) {
+      if (!(error instanceof ConnectorError)) throw error
+      problem = `Version ${version}, which was replaced by hand, may still open something: ${error.adminMessage}`
+      continue
+    }
+    await record(broker, row, async (tx, _, timeMs) => {
+      await wakeEnds(tx, row.name, timeMs)
+      return { change: {}, events: [{ type: 'rotation.retired', ...causedBy(schedule), rotation: row.name, version }], goesOn: true }
+    })
+  }
+  return problem
+}
+
 const noValue = 'There is no version in force yet: an admin hands over the first one.'
 
 /** Begins a run that is ordered, unless somebody else is replacing the same secret: that is left alone until it is over. */
 export function beginRun(broker: Broker, row: StoredRotation): Next {
   return attempt(broker, row, 'look', async () => {
+    if (heldUntilMs(row, broker.ledger.nowMs()) !== undefined) {
+      return record(broker, row, async (_, now, timeMs) => {
+        const heldMs = heldUntilMs(now, timeMs)
+        return heldMs === undefined ? { change: {}, goesOn: true } : { change: { tries: 0, problem: describeHeld(heldMs), dueAtMs: heldMs } }
+      })
+    }
     const found = await askInForce(broker, row, (rotation, signal) => rotation.look(signal))
+    await retireOthers(broker, row, found?.answer.replaced)
     const begun = await record(broker, row, async (_, { run, leaked }, timeMs) => {
       if (found === undefined || run === undefined) return { change: { run: null, leaked: false, dueAtMs: null } }
       const { answer, policySet } = found
@@ -102,7 +136,8 @@ export function finishRun(broker: Broker, row: StoredRotation, id: string): Next
           tries: 0,
           problem: null,
           nextAtMs: again ? timeMs : nextAtMs,
-          dueAtMs: nextAtMs === null ? null : nextLookMs({ nextAtMs }, timeMs),
+          // Soon, for another one may have been put in force by hand while this was on its way into the record.
+          dueAtMs: nextAtMs === null ? null : Math.min(nextLookMs({ nextAtMs }, timeMs), timeMs + waitMs),
         },
         events: [event],
         goesOn: again || (retireAtMs ?? Infinity) <= timeMs,
@@ -129,8 +164,14 @@ export function retireReplaced(broker: Broker, row: StoredRotation): Next {
   const { replaced = '', retireLeaked } = row
   return attempt(broker, row, 'retire', async () => {
     // What an agent holds open by it must not outlive its grant; what Stint itself does by a root credential is left in peace.
-    const cutOff = retireLeaked || (await hasLentEnds(broker.database.read, row.name))
-    await askRun(broker, row, async (rotation, signal) => rotation.retire?.(replaced, { cutOff }, signal))
+    const cutOff = retireLeaked || (await hasLent(broker.database.read, row.name))
+    const isInForce = await askRun(broker, row, async (rotation, signal) => {
+      const { current } = await rotation.look(signal)
+      if (current?.version === replaced) return true
+      await rotation.retire?.(replaced, { cutOff }, signal)
+      return false
+    })
+    if (isInForce) return takeBack(broker, row, replaced)
     return record(broker, row, async (tx, now, timeMs) => {
       await wakeEnds(tx, row.name, timeMs)
       const event: AuditEvent = { type: 'rotation.retired', ...causedBy(schedule), rotation: row.name, version: replaced }
@@ -139,5 +180,19 @@ export function retireReplaced(broker: Broker, row: StoredRotation): Next {
       const dueAtMs = now.scheduled === undefined ? null : nextLookMs({ ...(nextAtMs !== undefined && { nextAtMs }) }, timeMs)
       return { change: { ...change, dueAtMs }, events: [event], goesOn: run !== undefined }
     })
+  })
+}
+
+/**
+ * Somebody has put the version in force again that was to be retired, by hand: then the one that had replaced it is replaced. Where
+ * it must open nothing any more, another one is made.
+ */
+function takeBack(broker: Broker, row: StoredRotation, version: string): Next {
+  broker.log.warn('a version that was replaced is in force again, put so by hand: it is not retired', { rotation: row.name, version })
+  return record(broker, row, async (_, now, timeMs) => {
+    const change = { version, replaced: now.version ?? null, retireAtMs: now.version === undefined ? null : timeMs, retireLeaked: false, tries: 0 }
+    if (!now.retireLeaked || now.scheduled === undefined) return { change, goesOn: true }
+    const { replaced: _replaced, retireAtMs: _retireAtMs, ...rest } = now
+    return { change: { ...change, ...planOrder({ ...rest, version }, { reason: 'revocation', version, id: randomUUID() }, timeMs) }, goesOn: true }
   })
 }

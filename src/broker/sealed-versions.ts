@@ -28,8 +28,13 @@ export function createSealedVersions({ database, ledger, sealer }: Pick<Broker, 
 
   return {
     async find(name) {
-      const { current, pending, previous } = await guard(name, 'nothing_done', () => findStages(database.read, name))
-      return { ...(current && { current: open(current) }), ...(pending && { pending: open(pending) }), ...(previous && { previous: open(previous) }) }
+      const { current, pending, previous, older } = await guard(name, 'nothing_done', () => findStages(database.read, name))
+      return {
+        ...(current && { current: open(current) }),
+        ...(pending && { pending: open(pending) }),
+        ...(previous && { previous: open(previous) }),
+        ...(older.length > 0 && { older: older.map(open) }),
+      }
     },
 
     create: (name, rotation, value) =>
@@ -46,22 +51,24 @@ export function createSealedVersions({ database, ledger, sealer }: Pick<Broker, 
       }),
 
     promote: (name, rotation) =>
-      change<{ version: string; replaced?: string }>(name, async (tx, { timeMs }) => {
-        const { current, pending, previous } = await findStages(tx, name)
-        if (current?.rotation === rotation) {
-          return { result: { version: String(current.version), ...(previous && { replaced: String(previous.version) }) }, unrecorded: 'nothing changed' }
+      change<{ version: string; replaced?: string }>(name, async (tx) => {
+        const { current, pending, previous, older } = await findStages(tx, name)
+        // Also where somebody has put another one since: it was in force, and lent.
+        const replaced = [...older, previous, current].filter((one) => one !== undefined)
+        const at = replaced.findIndex((one) => one.rotation === rotation)
+        const done = replaced[at]
+        if (done !== undefined) {
+          const before = replaced[at - 1]
+          return { result: { version: String(done.version), ...(before && { replaced: String(before.version) }) }, unrecorded: 'nothing changed' }
         }
         if (pending?.rotation !== rotation) throw overtaken(name)
-        const erases = previous === undefined ? [] : [previous.version]
-        await eraseVersions(tx, name, erases, timeMs)
         if (current !== undefined) await moveVersion(tx, current, 'previous')
         await moveVersion(tx, pending, 'current')
         const { version } = pending
-        const replaced = current && { replaced: current.version }
         return {
           result: { version: String(version), ...(current && { replaced: String(current.version) }) },
           raisesEpoch: false,
-          events: [{ type: 'secret.promoted', ...causedBy(caller), secret: name, version, rotation, ...replaced, ...(erases.length > 0 && { erases }) }],
+          events: [{ type: 'secret.promoted', ...causedBy(caller), secret: name, version, rotation, ...(current && { replaced: current.version }) }],
         }
       }),
 
@@ -74,9 +81,9 @@ export function createSealedVersions({ database, ledger, sealer }: Pick<Broker, 
 
     retire: (name, version) =>
       change<void>(name, async (tx, { timeMs }) => {
-        const { current, pending, previous } = await findStages(tx, name)
+        const { current, pending, previous, older } = await findStages(tx, name)
         if (String(current?.version) === version) throw refuse(`Version ${version} of the sealed secret ${name} is the one in use: it is not erased.`)
-        const found = [pending, previous].find((one) => String(one?.version) === version)
+        const found = [pending, previous, ...older].find((one) => String(one?.version) === version)
         return found === undefined ? { result: undefined, unrecorded: 'nothing changed' } : erase(tx, name, found, timeMs)
       }),
   }

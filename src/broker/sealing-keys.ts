@@ -1,5 +1,6 @@
 import type { RootKey } from '../crypto/root-key.ts'
 import { createSealingRing, importKey, type Sealer, type SealingKey } from '../crypto/seal.ts'
+import { findSealing } from '../crypto/sealing-key-life.ts'
 import { BrokerError } from '../kernel/errors.ts'
 import type { RandomBytes } from '../kernel/ids.ts'
 import type { Database } from '../storage/engine.ts'
@@ -16,11 +17,17 @@ export interface RootKeys {
 
 /** The sealing keys of this process. */
 export interface SealingKeys extends RootKeys {
+  /** Opening throws `unavailable` where a key is there that this process could not open. */
   readonly sealer: Sealer
   has(version: number): boolean
+  /** Throws `unavailable` where the key that seals now is one that this process could not open. */
+  checkSealing(): void
+  /** The newest key of the database that this process could not open, as of the last `load`. */
+  findLacking(): number | undefined
   /**
    * Takes in the keys that were made meanwhile, and lets go of those that were erased. Throws `config_invalid` for one that no
-   * root key of this process opens, and `unavailable` while a root key cannot be asked; tries that one again after some seconds.
+   * root key of this process opens, and `unavailable` while a root key cannot be asked. It tries that one again after some
+   * seconds, and throws the same until then.
    */
   load(): Promise<void>
   /** Makes a key, wrapped by the root key, for a commit to store. */
@@ -41,20 +48,47 @@ const retryAfterMs = 5_000
 /** Makes the holder of the sealing keys; it has none before `load`. */
 export function createSealingKeys({ database, ledger, random, root, previous }: SealingKeysOptions): SealingKeys {
   const ring = createSealingRing(ledger.nowMs, random)
-  const failedMs = new Map<number, number>()
+  const failed = new Map<number, { readonly atMs: number; readonly error: unknown }>()
+  let rows: readonly SealingKeyRow[] = []
   let loading: Promise<void> | undefined
+
+  const isLacking = ({ version, erased }: SealingKeyRow) => !erased && ring.find(version) === undefined
+
+  /** Callers learn that it is so, and the operator why. */
+  function lack(version: number): BrokerError {
+    const error = failed.get(version)?.error
+    const detail = error instanceof BrokerError ? error.publicMessage : 'it was not loaded yet'
+    return new BrokerError({ code: 'unavailable', publicMessage: `This process cannot open the sealing key of version ${version} at the moment: its log says why. Try again shortly.`, detail, cause: error })
+  }
+
+  const sealer: Sealer = {
+    seal: ring.seal,
+    open(sealed, place) {
+      const { version } = sealed
+      // What was sealed under an erased key, or under none, is damaged; what is under one that is there is to be had elsewhere, or later.
+      const isDamaged = version <= (rows.at(-1)?.version ?? 0) && !rows.some((row) => row.version === version && isLacking(row))
+      if (ring.find(version) === undefined && !isDamaged) throw lack(version)
+      return ring.open(sealed, place)
+    },
+  }
 
   async function load(): Promise<void> {
     const failures: unknown[] = []
-    for (const row of await listSealingKeys(database.read)) {
+    rows = await listSealingKeys(database.read)
+    for (const row of rows) {
       if (row.erased) ring.forget(row.version)
-      if (row.erased || ring.find(row.version) !== undefined || ledger.nowMs() < (failedMs.get(row.version) ?? -Infinity) + retryAfterMs) continue
+      if (!isLacking(row)) continue
+      const last = failed.get(row.version)
+      if (last !== undefined && ledger.nowMs() < last.atMs + retryAfterMs) {
+        failures.push(last.error)
+        continue
+      }
       try {
         ring.add({ version: row.version, sealsFromMs: row.sealsFromMs, key: await unwrap(row, { root, previous }) })
       } catch (error) {
         // One that does not open keeps no other one away.
         failures.push(error)
-        failedMs.set(row.version, ledger.nowMs())
+        failed.set(row.version, { atMs: ledger.nowMs(), error })
       }
     }
     if (failures.length > 0) throw failures[0]
@@ -71,8 +105,13 @@ export function createSealingKeys({ database, ledger, random, root, previous }: 
   return {
     root,
     previous,
-    sealer: ring,
+    sealer,
     has: (version) => ring.find(version) !== undefined,
+    checkSealing() {
+      const sealing = findSealing(rows, ledger.nowMs())
+      if (sealing !== undefined && isLacking(sealing)) throw lack(sealing.version)
+    },
+    findLacking: () => rows.findLast(isLacking)?.version,
     load: () => (loading ??= load().finally(() => (loading = undefined))),
     make: (version) => wrap(version, importKey(random(32))),
     async wrap(version) {

@@ -13,6 +13,7 @@ import { endClaimed, endCredential } from './end.ts'
 import { describeGrant, schedule } from './ending.ts'
 import { isHolder, orderEnd } from './release.ts'
 import { orderRotation } from './rotation-order.ts'
+import { retryDead } from './retry-dead.ts'
 import { endUnclaimed } from './unrecorded.ts'
 
 /** One commit changes no more than that, so that new grants do not wait for it: some milliseconds' worth. */
@@ -134,6 +135,7 @@ async function orderAll(broker: Broker): Promise<void> {
   try {
     await carryRevocations(broker)
     await stopIdle(broker)
+    await retryDead(broker)
   } catch (error) {
     if (!(error instanceof BrokerError && error.code === 'unavailable')) throw error
   }

@@ -19,7 +19,8 @@ stint grant warehouse read, or whole names, as in stint grant warehouse:read)
 and prints it. It ends at its time, or when you give it back.
 
 With a command: runs it with the credential in its environment, as the tool's
-own programs take it, and with STINT_GRANT, the grant's id. When the command
+own programs take it, and with STINT_GRANT, the grant's id; variables that such
+a program would take instead, as AWS_PROFILE, are taken away. When the command
 ends, however it ends, the credential is given back. The exit code is the
 command's, 128 and the signal's number where a signal ended it, 126 or 127 where
 it could not be run. Signals are passed on; a command that has not ended 5 s
@@ -34,7 +35,8 @@ Options:
   --task NAME     your own name for the piece of work: stint task complete NAME
                   ends all that was granted under it
   --reason TEXT   why, for the log
-  --env           print it as lines for a shell: export NAME='value'
+  --env           print it as lines for a shell: export NAME='value',
+                  and unset NAME for what would be taken instead
   --json          print the whole answer as JSON
   --no-renew      with a command: do not renew it
 

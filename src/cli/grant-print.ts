@@ -14,7 +14,7 @@ export function printLent(lent: LentGrant, form: LentForm, values: AgentValues, 
     io.out(formatJson(describeLent(lent)))
     return
   }
-  io.out(form === 'env' ? formatEnvironment(environmentOf(lent)) : formatCredential(lent.credential))
+  io.out(form === 'env' ? formatEnvironment(environmentOf(lent), lent.conceals) : formatCredential(lent.credential))
   // What a shell evaluates is told of only to a person who looks on.
   if (form === 'fields' || io.errColumns !== undefined) io.err(describeLife(lent, values))
 }
@@ -24,11 +24,15 @@ export function environmentOf({ environment, grant }: LentGrant): Readonly<Recor
   return { ...environment, STINT_GRANT: grant }
 }
 
-/** One variable a line, as a POSIX shell evaluates it, whatever stands in the value. */
-export function formatEnvironment(environment: Readonly<Record<string, string>>): string {
-  return Object.entries(environment)
-    .map(([name, value]) => `export ${name}=${quoteWord(value)}\n`)
-    .join('')
+/** This process's own environment with what a program is given, and without what would stand in the way of that. */
+export function mixEnvironment(own: Readonly<Record<string, string | undefined>>, lent: LentGrant): Readonly<Record<string, string | undefined>> {
+  const kept = Object.entries(own).filter(([name]) => lent.conceals?.includes(name) !== true)
+  return { ...Object.fromEntries(kept), ...environmentOf(lent) }
+}
+
+/** One variable a line, as a POSIX shell evaluates it, whatever stands in the value; those that are concealed first. */
+export function formatEnvironment(environment: Readonly<Record<string, string>>, conceals: readonly string[] = []): string {
+  return [...conceals.map((name) => `unset ${name}\n`), ...Object.entries(environment).map(([name, value]) => `export ${name}=${quoteWord(value)}\n`)].join('')
 }
 
 /** A value that could not be printed as it is, such as a key of several lines, is written as JSON: nothing of it is lost. */
@@ -59,7 +63,7 @@ export function describeGiveBack(grant: string, values: AgentValues): string {
 
 /** The answer as the API writes it. */
 function describeLent(lent: LentGrant): Record<string, unknown> {
-  const { grant, tool, actions, target, task, issuedAt, expiresAt, renews, ends, credential, environment, auditIndex } = lent
+  const { grant, tool, actions, target, task, issuedAt, expiresAt, renews, ends, credential, environment, conceals, auditIndex } = lent
   return {
     grant,
     tool,
@@ -72,6 +76,7 @@ function describeLent(lent: LentGrant): Record<string, unknown> {
     ends,
     credential,
     environment,
+    conceals,
     audit_index: auditIndex,
   }
 }

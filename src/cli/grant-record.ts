@@ -22,6 +22,7 @@ export function formatGrant(grant: GrantRecord): string {
     ['next try', time(grant.next_try_at)],
     ['problem', grant.problem],
     ['ended', time(grant.ended_at)],
+    ['everywhere by', time(grant.effective_by)],
   ])
 }
 

@@ -4,7 +4,7 @@ import type { GrantRequest } from '../client/grant-records.ts'
 import type { Io } from './command.ts'
 import type { AgentValues } from './connection.ts'
 import { describeEnded, isOver } from './ended-grants.ts'
-import { describeGiveBack, environmentOf } from './grant-print.ts'
+import { describeGiveBack, mixEnvironment } from './grant-print.ts'
 import { isPassing, keepRenewed, type HeldGrant } from './grant-renewal.ts'
 import { exitCodeOfSignal, runChild } from './run-child.ts'
 import { formatInstant, printable } from './terminal.ts'
@@ -40,7 +40,7 @@ export async function runWithGrant(client: AgentClient, request: GrantRequest, c
     }
     const stop = new AbortController()
     const renewing = command.renew ? keepRenewed(client, held, { ttlSeconds: request.ttlSeconds, askedAtMs, signal: stop.signal, giveBack: giveBackOne }, io) : undefined
-    const env = { ...io.env, ...environmentOf(lent) }
+    const env = mixEnvironment(io.env, lent)
     const code = await runChild({ file: command.file, args: command.args, env, onFailure: (message) => io.err(`stint: ${message}\n`) })
     stop.abort()
     await giveBackOne(lent.grant, held.expiresAt)

@@ -13,7 +13,8 @@ For a tool whose sessions can only be denied (aws-sts): denies every session of
 its role that was opened until now, when there is no room left to deny them one
 by one, or nobody knows which of them is in wrong hands. It ends bystanders: all
 grants of all tools that share the role, and every session of the role that
-somebody opened without Stint. Nothing is lent there for some two minutes.
+somebody opened without Stint. Nothing is lent there for the five minutes by
+which the clock of the tool may be ahead.
 
 It says what it would end, and asks, before it does anything.
 
@@ -74,8 +75,8 @@ async function confirm(consequence: string, io: Io): Promise<void> {
 /** Says no more than can be claimed (invariant 8). */
 function describeDone({ tools, bystanders, before = '', confirmed, problem = '', audit_index: index }: ToolCutOff): string {
   const told = confirmed === true ? 'The tool has confirmed it, and carries it out within its own delay.' : `The tool has not confirmed it yet, and is asked again by the broker itself: ${printable(problem)}`
-  return `Every session of the role that was opened before ${formatInstant(before)} is denied, and all grants of ${tools.map(printable).join(', ')} are revoked.
+  return `Every session of the role that was opened before ${formatInstant(before)} ${confirmed === true ? 'is denied' : 'is to be denied'}, and all grants of ${tools.map(printable).join(', ')} are revoked.
 ${bystanders} ${bystanders === 1 ? 'grant' : 'grants'} lived that nobody had revoked. ${told}
-Nothing is lent there until a minute after that time. Audit entry ${index ?? '-'}.
+Nothing is lent there until then. Audit entry ${index ?? '-'}.
 `
 }

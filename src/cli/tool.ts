@@ -45,7 +45,11 @@ const checkCommand: Command = {
 
 Asks the tool, with its root credential, and says in words whether it is
 reachable and whether the credential has the rights that it needs, and no
-others. Nothing is changed.
+others. What agents have been given stays as it is.
+
+At AWS only a try shows some of it: for an aws-sts tool a session of the role is
+opened that is denied everything, and the policies of its kill switch are
+written again, with what they have to say anyway. CloudTrail shows both.
 
 Options:
   --json  print the findings as JSON

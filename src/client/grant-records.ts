@@ -49,6 +49,8 @@ export interface LentGrant {
   readonly credential: Readonly<Record<string, string | number>>
   /** Environment variables by which the tool's own programs take it. */
   readonly environment: Readonly<Record<string, string>>
+  /** Those that such a program must not have beside them: it would take them before those, or mix them. */
+  readonly conceals?: readonly string[]
   /** Index of the audit entry that records the grant. */
   readonly auditIndex: number
 }
@@ -115,6 +117,8 @@ export interface GrantRecord {
   /** What went wrong last. */
   readonly problem?: string
   readonly ended_at?: string
+  /** The tool has confirmed its end, and takes until then to carry it out everywhere. */
+  readonly effective_by?: string
 }
 
 /** Which grants to list: those that fit all members given. */

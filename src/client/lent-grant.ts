@@ -15,6 +15,7 @@ const lentShape: Shape = {
   ends: 'object',
   credential: 'object',
   environment: 'object',
+  conceals: 'list of strings?',
   audit_index: 'number',
 }
 
@@ -36,6 +37,7 @@ export function readLentGrant({ body }: ApiAnswer): LentGrant {
     ends: ends as unknown as Ends,
     credential: readCredential(lent['credential']),
     environment: readEnvironment(lent['environment']),
+    ...(lent['conceals'] !== undefined && { conceals: readNames(lent['conceals']) }),
     auditIndex: Number(lent['audit_index']),
   }
 }
@@ -71,11 +73,20 @@ function readCredential(value: unknown): Readonly<Record<string, string | number
   throw clientError('bad_answer', 'the credential in the answer has a member that is neither text nor a number.')
 }
 
+const variableName = /^[A-Za-z_]\w{0,127}$/
+
+/** The shape was checked. A shell is told of them. */
+function readNames(value: unknown): readonly string[] {
+  const names = value as readonly string[]
+  if (names.every((name) => variableName.test(name))) return names
+  throw clientError('bad_answer', 'the answer conceals a variable that no process can have.')
+}
+
 /** Names that a shell takes as such, and values that a process can be given: a NUL would cut them short. */
 function readEnvironment(value: unknown): Readonly<Record<string, string>> {
   const entries = Object.entries(isObject(value) ? value : {})
   const fit = (entry: [string, unknown]): entry is [string, string] => {
-    return /^[A-Za-z_]\w{0,127}$/.test(entry[0]) && typeof entry[1] === 'string' && !entry[1].includes('\0')
+    return variableName.test(entry[0]) && typeof entry[1] === 'string' && !entry[1].includes('\0')
   }
   if (entries.every(fit)) return Object.fromEntries(entries)
   throw clientError('bad_answer', 'the environment in the answer has a variable that no process can be given.')

@@ -46,7 +46,7 @@ export interface AwsSettings {
   readonly userAgentAppId: string
 }
 
-/** How often the SDK asks before a call counts as failed, where AWS throttles it or fails: not where a connection breaks. */
+/** How often the SDK asks before a call counts as failed, where AWS throttles it or fails: not where a connection breaks. STS is asked once. */
 const attemptsMax = 3
 
 /** Stands where the SDK wants a key although the call is not signed, so that it looks for none on this machine. */
@@ -60,7 +60,8 @@ export function openAws(place: AwsPlace, services: readonly AwsService[], timeou
       ...locateAws(service, place),
       credentials: key ?? noKey,
       requestHandler: transport.handler,
-      maxAttempts: attemptsMax,
+      // A session that was opened and whose answer was lost must not be hidden by what AWS answers to a second try.
+      maxAttempts: service === 'sts' ? 1 : attemptsMax,
       retryMode: 'standard',
       defaultsMode: 'standard',
       useFipsEndpoint: false,

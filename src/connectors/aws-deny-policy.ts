@@ -71,21 +71,26 @@ export interface Packed {
 
 /**
  * Spreads denials over as many policies as there are in `found`, each grant in one of them. Whatever is named already stays
- * where it is, so that one more denial changes one policy. A cut-off stands in each: so there is no moment at which a policy
+ * where it is, so that one more denial changes one policy; but what the cut-off denies too makes room. A cut-off stands in each: so there is no moment at which a policy
  * has let go of its names and the one with the cut-off does not say it yet.
  */
 export function packDenials(denials: Denials, found: readonly Denials[], grantsMax: number): Packed {
-  const wanted = new Set(denials.grants)
+  const [wanted, covered] = [new Set(denials.grants), new Set(denials.covered)]
+  const isCovered = (grant: string): boolean => covered.has(grant)
   const places = found.map(({ grants }) => {
     const kept = [...new Set(grants)].filter((grant) => wanted.has(grant)).slice(0, grantsMax)
     for (const grant of kept) wanted.delete(grant)
     return kept
   })
   const left: string[] = []
-  for (const grant of wanted) {
+  const [first, last] = [[...wanted].filter((grant) => !isCovered(grant)), [...wanted].filter(isCovered)]
+  for (const grant of [...first, ...last]) {
     const place = places.find((one) => one.length < grantsMax)
-    if (place === undefined) left.push(grant)
-    else place.push(grant)
+    const taken = places.find((one) => one.some(isCovered))
+    if (place !== undefined) place.push(grant)
+    else if (isCovered(grant)) continue
+    else if (taken !== undefined) taken.splice(taken.findIndex(isCovered), 1, grant)
+    else left.push(grant)
   }
   const cutOff = denials.cutOffBeforeMs === undefined ? {} : { cutOffBeforeMs: denials.cutOffBeforeMs }
   return { documents: places.map((grants) => ({ grants: grants.toSorted(), ...cutOff })), left }

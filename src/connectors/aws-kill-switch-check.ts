@@ -28,12 +28,14 @@ export async function checkKillSwitch({ tool, role, policies: arns, denying, den
 /** Through the list's own lease, so that nothing old is put over something new. */
 async function checkWriting(denying: Denying, denyLists: Pick<DenyLists, 'rewrite'>, tool: string, signal: AbortSignal): Promise<Finding[]> {
   try {
-    const named = await denyLists.rewrite(denying, signal)
+    const { named, problem } = await denyLists.rewrite(denying, signal)
     const share = `${named} of ${denying.grantsMax} places are taken.`
     const isTight = named > denying.grantsMax * 0.8
     const capacity = isTight ? `${share} Add another policy to the role and to the catalog file; where they are full, stint tool cut-off ${tool} ends every session of the role.` : share
     return [
-      { ok: true, sentence: 'The kill switch works: its policies are of Stint alone, were written anew, and say what they ought to say.' },
+      problem === undefined
+        ? { ok: true, sentence: 'The kill switch works: its policies are of Stint alone, were written anew, and say what they ought to say.' }
+        : { ok: false, sentence: `The kill switch works without a part of its policies: ${problem}` },
       { ok: !isTight, sentence: `Of the sessions that can be denied at a time, ${capacity}` },
     ]
   } catch (error) {

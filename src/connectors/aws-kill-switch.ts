@@ -47,15 +47,23 @@ export function openKillSwitch({ tool, role, config, aws, context, secondsMax, r
   const { policies: arns } = config
   const grantsMaxOfOne = grantsMaxOf(mark)
 
-  const read = (policies: ManagedPolicies, signal: AbortSignal) =>
-    Promise.all(arns.map(async (arn) => requireOurs(arn, readDenyDocument(mark, await policies.read(arn, signal)))))
+  /** Those that can be used: one that cannot takes none of the others with it, and is kept with the reason in `unusable`. */
+  async function read(policies: ManagedPolicies, unusable: Unusable, signal: AbortSignal): Promise<readonly Ours[]> {
+    const usable = arns.filter((arn) => !unusable.has(arn))
+    const settled = await Promise.allSettled(usable.map(async (arn) => requireOurs(arn, readDenyDocument(mark, await policies.read(arn, signal)))))
+    for (const [i, one] of settled.entries()) if (one.status === 'rejected') putAside(unusable, usable[i], one.reason, signal)
+    const found = settled.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))
+    const [first] = unusable.values()
+    if (found.length === 0 && first !== undefined) throw first
+    return found
+  }
 
   /** Reads until the policies say so, or it is time to write them anew. */
-  async function readBack(policies: ManagedPolicies, documents: readonly Denials[], signal: AbortSignal): Promise<readonly Ours[]> {
+  async function readBack(policies: ManagedPolicies, documents: Documents, unusable: Unusable, signal: AbortSignal): Promise<readonly Ours[]> {
     let found: readonly Ours[] = []
     for (const ms of readAgainMs) {
       await setTimeout(ms, undefined, { signal })
-      found = await read(policies, signal)
+      found = await read(policies, unusable, signal)
       if (listWrong(documents, found).length === 0) break
     }
     return found
@@ -63,27 +71,31 @@ export function openKillSwitch({ tool, role, config, aws, context, secondsMax, r
 
   async function write(judge: (found: Denials) => Promise<Denials>, { rewrite }: { readonly rewrite: boolean }, signal: AbortSignal): Promise<Written> {
     const policies = await openManagedPolicies(aws, await readKey(signal))
-    let found: readonly Ours[] = await read(policies, signal)
+    const unusable: Unusable = new Map()
+    let found = await read(policies, unusable, signal)
     for (let writes = 0; ; writes++) {
-      const { documents, left } = packDenials(await judge(unite(found)), found.map(({ says }) => says), grantsMaxOfOne)
-      const wrong = rewrite && writes === 0 ? arns.map((_, i) => i) : listWrong(documents, found)
-      if (wrong.length === 0) return { left, changed: false }
-      if (writes === writesMax) throw differs(wrong.flatMap((i) => arns[i] ?? []))
-      const lost = await writeAll(policies, documents, wrong, signal)
-      found = await readBack(policies, documents, signal)
-      if (listWrong(documents, found).length === 0) return { left, changed: true }
+      const packed = packDenials(await judge(unite(found)), found.map(({ says }) => says), grantsMaxOfOne)
+      const documents: Documents = new Map(found.map(({ arn }, i) => [arn, packed.documents[i] ?? { grants: [] }]))
+      const named = packed.documents.reduce((sum, { grants }) => sum + grants.length, 0)
+      const written = (changed: boolean): Written => ({ left: packed.left, named, changed, ...(unusable.size > 0 && { problem: describeUnusable(unusable) }) })
+      const wrong = rewrite && writes === 0 ? [...documents.keys()] : listWrong(documents, found)
+      if (wrong.length === 0) return written(writes > 0)
+      if (writes === writesMax) throw differs(wrong)
+      const lost = await writeAll(policies, documents, wrong, unusable, signal)
+      found = await readBack(policies, documents, unusable, signal)
+      if (listWrong(documents, found).length === 0) return written(true)
       if (lost !== undefined) throw lost
     }
   }
 
   /** Returns the error of a write whose answer was lost: what came of it is read back. */
-  async function writeAll(policies: ManagedPolicies, documents: readonly Denials[], wrong: readonly number[], signal: AbortSignal): Promise<ConnectorError | undefined> {
-    const written = await Promise.allSettled(wrong.map((i) => policies.write(arns[i] ?? '', renderDenyDocument(mark, documents[i] ?? { grants: [] }), signal)))
+  async function writeAll(policies: ManagedPolicies, documents: Documents, wrong: readonly string[], unusable: Unusable, signal: AbortSignal): Promise<ConnectorError | undefined> {
+    const written = await Promise.allSettled(wrong.map((arn) => policies.write(arn, renderDenyDocument(mark, documents.get(arn) ?? { grants: [] }), signal)))
     let lost: ConnectorError | undefined
-    for (const one of written) {
+    for (const [i, one] of written.entries()) {
       if (one.status === 'fulfilled') continue
-      if (signal.aborted || !(one.reason instanceof ConnectorError) || one.reason.outcome !== 'unknown') throw one.reason
-      lost ??= one.reason
+      if (!signal.aborted && one.reason instanceof ConnectorError && one.reason.outcome === 'unknown') lost ??= one.reason
+      else putAside(unusable, wrong[i], one.reason, signal)
     }
     return lost
   }
@@ -100,19 +112,35 @@ export function openKillSwitch({ tool, role, config, aws, context, secondsMax, r
   }
 }
 
-type Ours = Extract<FoundDocument, { readonly owner: 'ours' }>
+type Ours = Extract<FoundDocument, { readonly owner: 'ours' }> & { readonly arn: string }
+
+/** What each policy is to say, by its ARN. */
+type Documents = ReadonlyMap<string, Denials>
+
+/** Policies that cannot be read, or written, or are somebody else's, by their ARN. */
+type Unusable = Map<string, ConnectorError>
+
+/** Throws what is not to be laid to this policy: what passes, and what nobody knows the outcome of. */
+function putAside(unusable: Unusable, arn: string | undefined, error: unknown, signal: AbortSignal): void {
+  if (arn === undefined || signal.aborted || !(error instanceof ConnectorError) || error.outcome !== 'nothing_done' || error.retryAfterSeconds !== undefined) throw error
+  unusable.set(arn, error)
+}
+
+function describeUnusable(unusable: Unusable): string {
+  return [...new Set([...unusable.values()].map(({ adminMessage }) => adminMessage))].join(' ')
+}
 
 function requireOurs(arn: string, found: FoundDocument): Ours {
-  if (found.owner === 'ours') return found
+  if (found.owner === 'ours') return { ...found, arn }
   const publicMessage = `The policy ${nameOf(arn)} ${found.why}, and is not touched: an admin names a policy in the catalog file that is for this role alone.`
   throw new ConnectorError({ outcome: 'nothing_done', publicMessage, adminMessage: publicMessage.replace(nameOf(arn), arn) })
 }
 
-/** Where in the order of the policies one says something else than it ought to. */
-function listWrong(documents: readonly Denials[], found: readonly Ours[]): number[] {
-  return documents.flatMap((document, i) => {
-    const one = found[i]
-    return one !== undefined && one.exact && sayTheSame(document, one.says) ? [] : [i]
+/** Those that say something else than they ought to. */
+function listWrong(documents: Documents, found: readonly Ours[]): string[] {
+  return [...documents].flatMap(([arn, document]) => {
+    const one = found.find((other) => other.arn === arn)
+    return one !== undefined && one.exact && sayTheSame(document, one.says) ? [] : [arn]
   })
 }
 

@@ -5,7 +5,7 @@ import { ConnectorError } from './connector.ts'
 
 /** The managed policies of an account, one at a time. All throw `ConnectorError`. */
 export interface ManagedPolicies {
-  /** The document in force. */
+  /** The document in force. Throws also where the policy is attached to nothing, so that it says nothing. */
   read(arn: string, signal: AbortSignal): Promise<string>
   /** Puts another document in force; of the five versions that a policy can have the oldest goes. */
   write(arn: string, document: string, signal: AbortSignal): Promise<void>
@@ -53,6 +53,7 @@ export async function openManagedPolicies(aws: AwsAccess, key: AwsKey): Promise<
     async read(arn, signal) {
       const call = { arn, what: 'the reading of a deny policy', right: 'iam:GetPolicy', reads: true }
       const { Policy } = await ask(call, signal, (client, options) => client.send(new sdk.GetPolicyCommand({ PolicyArn: arn }), options))
+      if (Policy?.AttachmentCount === 0) throw unattached(arn)
       const input = { PolicyArn: arn, VersionId: Policy?.DefaultVersionId }
       const { PolicyVersion } = await ask({ ...call, right: 'iam:GetPolicyVersion' }, signal, (client, options) => client.send(new sdk.GetPolicyVersionCommand(input), options))
       return decode(PolicyVersion?.Document ?? '')
@@ -125,6 +126,11 @@ function explain(error: unknown, call: AwsCall & { readonly arn: string }): Conn
   }
   const explained = explainAwsFailure(error, call)
   return code === undefined ? explained : new Refused(code, explained)
+}
+
+function unattached(arn: string): ConnectorError {
+  const publicMessage = `The policy ${nameOf(arn)} is attached to no role, so that it denies nothing: an admin attaches it to the role, or names another in the catalog file.`
+  return new ConnectorError({ outcome: 'nothing_done', publicMessage, adminMessage: publicMessage.replace(nameOf(arn), arn) })
 }
 
 /** IAM answers documents percent-encoded (RFC 3986). */

@@ -48,7 +48,7 @@ export const awsSecretsManagerConnector: Connector = {
     return {
       effect: rotation === undefined ? 'expiry' : 'propagating',
       undo: 'by_grant',
-      ...(rotation && rotator && { rotation: rotateSecret({ everySeconds: rotation.every, store: createAwsSecretStore(id, calls, context), rotator }) }),
+      ...(rotation && rotator && { rotation: rotateSecret({ everySeconds: rotation.every, store: createAwsSecretStore(id, calls, context), rotator, judge: (value) => void describeLent({ secret: id, version: '', value }, env) }) }),
       mint,
       revoke,
       check: (signal) => checkAwsSecret({ id, calls, env, ...(rotation && { everySeconds: rotation.every }), ...(rotator?.check && { checkRotator: rotator.check }) }, signal),

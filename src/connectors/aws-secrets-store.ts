@@ -51,13 +51,13 @@ export function createAwsSecretStore(id: string, calls: SecretsCalls, { log }: P
 
     async create(rotation, value, signal) {
       const found = await describe(signal)
-      if (found.stages.has(rotation)) return
+      if (found.stages.has(rotation)) return false
       const current = findVersion(found, stage.current)
       // It would take AWSPENDING from the version of whoever else is at it.
       const foreign = findForeign(id, found)
       if (foreign !== undefined || current === undefined) throw refuse(foreign ?? missingSentence(id))
-      // `exists`: by another process at the same moment, with a value that counts as well as this one.
-      await calls.put(id, { id: rotation, value, stages: [stage.pending, `${fromLabel}${current}`] }, signal)
+      // `exists`: by another process at the same moment, with a value that counts instead of this one.
+      return (await calls.put(id, { id: rotation, value, stages: [stage.pending, `${fromLabel}${current}`] }, signal)) === 'put'
     },
 
     async promote(rotation, signal) {

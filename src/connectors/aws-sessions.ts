@@ -1,5 +1,6 @@
 import type { AssumeRoleCommandOutput, AssumeRoleWithWebIdentityCommandOutput } from '@aws-sdk/client-sts'
 import { z } from 'zod'
+import { clockMsMax } from '../grant/lifetime.ts'
 import { formatDuration } from '../kernel/duration.ts'
 import type { AwsStsConfig } from '../policy/kinds/aws-sts.ts'
 import { askAws, type AwsAccess, type AwsKey } from './aws-client.ts'
@@ -10,8 +11,8 @@ import { ConnectorError, type ToolContext } from './connector.ts'
 /** STS gives no shorter session than this. */
 export const sessionSecondsMin = 900
 
-/** AWS takes no call whose time is further from its own: what it says of times is right by as much. */
-export const clockSecondsMax = 300
+/** What AWS says of times is right by as much. */
+export const clockSecondsMax = clockMsMax / 1000
 
 /** A session of a role, as it is asked for. */
 export interface SessionWish {
@@ -33,7 +34,11 @@ export interface AwsSession {
   readonly key: Required<AwsKey>
   /** The session's own ARN, `arn:aws:sts::…:assumed-role/role/name`. */
   readonly arn: string
+  /** When it was opened and when it expires, by the clock of AWS. */
+  readonly issuedAtMs: number
   readonly expiresAtMs: number
+  /** When it is dead by our clock, wherever that of AWS is. */
+  readonly diesAtMs: number
 }
 
 export interface AwsSessions {
@@ -95,13 +100,14 @@ export function createAwsSessions({ tool, config, access, context }: AwsSessions
   return {
     readKey,
     async open(wish, signal) {
+      const askedAtMs = context.nowMs()
       let answer: AssumeRoleCommandOutput | AssumeRoleWithWebIdentityCommandOutput
       try {
         answer = await (config.web_identity ? assumeByToken(wish, signal) : assume(wish, signal))
       } catch (error) {
         throw explainSession(error, wish, config)
       }
-      return readSession(answer, wish, context.nowMs())
+      return readSession(answer, wish, askedAtMs, context.nowMs())
     },
   }
 }
@@ -114,20 +120,24 @@ const session = z.object({
     Expiration: z.date(),
   }),
   AssumedRoleUser: z.object({ Arn: z.string() }),
+  // The kill switch denies it by that: what has another one, or none, it cannot end.
   SourceIdentity: z.string().optional(),
 })
 
 /** What AWS answered, if it is what was asked for: else there is a session that nobody may be given. */
-function readSession(answer: unknown, { what, role, name, seconds }: SessionWish, nowMs: number): AwsSession {
+function readSession(answer: unknown, { what, role, name, seconds }: SessionWish, askedAtMs: number, nowMs: number): AwsSession {
   const parsed = session.safeParse(answer)
   if (!parsed.success) throw lost(`AWS answered to ${what} without the credentials of a session.`)
-  const { Credentials: found, AssumedRoleUser: user, SourceIdentity: source = name } = parsed.data
+  const { Credentials: found, AssumedRoleUser: user, SourceIdentity: source } = parsed.data
+  if (source === undefined) throw lost(`AWS answered to ${what} with a session that has no source identity: nothing could deny it.`)
   if (user.Arn !== sessionArnOf(role, name) || source !== name) throw lost(`AWS answered to ${what} with the session of somebody else.`)
   const expiresAtMs = found.Expiration.getTime()
   const livesMs = expiresAtMs - nowMs
   if (!(livesMs > 0)) throw lost(`AWS answered to ${what} with a session that has expired by Stint's clock: one of the clocks is wrong.`)
   if (livesMs > (seconds + clockSecondsMax) * 1000) throw lost(`AWS answered to ${what} with a session that lives longer than was asked for, or one of the clocks is wrong.`)
-  return { key: { accessKeyId: found.AccessKeyId, secretAccessKey: found.SecretAccessKey, sessionToken: found.SessionToken }, arn: user.Arn, expiresAtMs }
+  // Where the clock of AWS is behind ours, by more than the second that it leaves out, it has its seconds from now at most.
+  const diesAtMs = expiresAtMs < askedAtMs + (seconds - 1) * 1000 ? nowMs + seconds * 1000 : expiresAtMs
+  return { key: { accessKeyId: found.AccessKeyId, secretAccessKey: found.SecretAccessKey, sessionToken: found.SessionToken }, arn: user.Arn, issuedAtMs: expiresAtMs - seconds * 1000, expiresAtMs, diesAtMs }
 }
 
 /** A session is known by the last part of its role's name: without the path. */

@@ -1,6 +1,6 @@
 import { formatTime } from '../kernel/clock.ts'
 import { Secret } from '../kernel/secret.ts'
-import { compileSessionPolicy, sessionPolicyLengthMax } from '../policy/kinds/aws-session-policy.ts'
+import { compileDenyingPolicy, compileSessionPolicy, sessionPolicyLengthMax } from '../policy/kinds/aws-session-policy.ts'
 import type { AwsStsAction, AwsStsConfig } from '../policy/kinds/aws-sts.ts'
 import { openAws, type AwsKey } from './aws-client.ts'
 import { openKillSwitch } from './aws-kill-switch.ts'
@@ -10,6 +10,9 @@ import { ConnectorError, type Connector, type Ended, type Ending, type MintReque
 
 /** A session that dies within this of now is let die: its denial would be written after it. */
 const letDieMs = 5_000
+
+/** Nothing is lent where more of the places are taken in which sessions can be denied. */
+const placesLentShare = 0.8
 
 /** Sessions of a role, each cut down by a session policy to the actions and the target of its grant. */
 export const awsStsConnector: Connector = {
@@ -31,19 +34,30 @@ export const awsStsConnector: Connector = {
       if (policy.length > sessionPolicyLengthMax) {
         throw refuse(`The session policy for ${actions.map(({ verb }) => verb).join(', ')} would have ${policy.length} characters, and AWS takes ${sessionPolicyLengthMax}: ask for fewer actions at a time, or for a shorter target.`)
       }
-      await waitOutCutOff()
+      const cutOffMs = await waitOutCutOff()
+      await requireRoom()
       const tags = writeTags({ workload, owner, ...(task !== undefined && { task }) })
       // Whole seconds, and none after the grant's end where STS gives as short a session.
       const leftSeconds = Math.floor((expiresAtMs - context.nowMs()) / 1000)
       const session = await sessions.open({ what, role: config.role, name: grant, seconds: Math.max(sessionSecondsMin, leftSeconds), policy, tags }, signal)
+      if (session.issuedAtMs < cutOffMs) throw new ConnectorError({ outcome: 'unknown', publicMessage: 'An admin has cut off all sessions of the role, and by the clock of AWS this one came too early.', retryAfterSeconds: Math.ceil((cutOffMs - session.issuedAtMs) / 1000) })
       return writeMinted(session, config.region, expiresAtMs)
     }
 
-    /** What is made before then is denied as soon as it is there. */
-    async function waitOutCutOff(): Promise<void> {
-      const untilMs = killSwitch && (await context.denyLists.findCutOff(killSwitch.denying.list))
-      const seconds = untilMs === undefined ? 0 : Math.ceil((untilMs - context.nowMs()) / 1000)
+    /** What is made before then is denied as soon as it is there. Returns when that was, for the clock of AWS may be behind ours. */
+    async function waitOutCutOff(): Promise<number> {
+      const untilMs = (killSwitch && (await context.denyLists.findCutOff(killSwitch.denying.list))) ?? -Infinity
+      const seconds = Math.ceil((untilMs - context.nowMs()) / 1000)
       if (seconds > 0) throw refuse(`An admin has cut off all sessions of the role: there are new ones in ${seconds} seconds.`, seconds)
+      return untilMs
+    }
+
+    /** The last places are kept for revocations: what was lent must find one. */
+    async function requireRoom(): Promise<void> {
+      if (killSwitch === undefined) return
+      const { list, grantsMax } = killSwitch.denying
+      if ((await context.denyLists.countNamed(list)) < grantsMax * placesLentShare) return
+      throw refuse(`The kill switch of the role is nearly full: there are new sessions as soon as some of those have died that it denies. An admin who cannot wait gives the role one more deny policy.`, 60)
     }
 
     async function revoke({ grant, diesAtMs }: Ending, signal: AbortSignal): Promise<Ended> {
@@ -83,14 +97,6 @@ async function readWritingKey(sessions: AwsSessions, config: AwsStsConfig, insta
   return (await sessions.open(wish, signal)).key
 }
 
-/** What writing the deny policies of a role needs, and checking that they are attached to it. */
-function compileDenyingPolicy(policies: readonly string[], role: string): string {
-  const writing = ['GetPolicy', 'GetPolicyVersion', 'ListPolicyVersions', 'CreatePolicyVersion', 'DeletePolicyVersion']
-  const looking = ['ListAttachedRolePolicies', 'GetRole']
-  const allow = (actions: readonly string[], resources: readonly string[]) => ({ actions: actions.map((action) => `iam:${action}`), resources })
-  return compileSessionPolicy([allow(writing, policies), allow(looking, [role])], undefined)
-}
-
 function readStatements({ settings }: MintRequest['actions'][number]): AwsStsAction['statements'] {
   // The catalog has parsed them by the schema of this kind.
   return settings['statements'] as AwsStsAction['statements']
@@ -113,20 +119,40 @@ function writeTags(values: Readonly<Record<string, string>>): Readonly<Record<st
   )
 }
 
-function writeMinted({ key, arn, expiresAtMs: diesAtMs }: AwsSession, region: string, expiresAtMs: number): Minted {
+/**
+ * What some AWS program takes before a key in the environment, or along with it: a profile, a role by a token in a file, the
+ * token's former name, a token of one service, whose account it is and where it holds. Also the time at which a key ends: a
+ * grant that is renewed keeps its key, and a program that was told of the first end would give it up then.
+ */
+const conceals = [
+  'AWS_PROFILE',
+  'AWS_DEFAULT_PROFILE',
+  'AWS_SECURITY_TOKEN',
+  'AWS_ACCESS_KEY',
+  'AWS_SECRET_KEY',
+  'AWS_WEB_IDENTITY_TOKEN_FILE',
+  'AWS_ROLE_ARN',
+  'AWS_ROLE_SESSION_NAME',
+  'AWS_BEARER_TOKEN_BEDROCK',
+  'AWS_ACCOUNT_ID',
+  'AWS_CREDENTIAL_SCOPE',
+  'AWS_CREDENTIAL_EXPIRATION',
+] as const
+
+function writeMinted({ key, arn, expiresAtMs: sessionEndsMs, diesAtMs }: AwsSession, region: string, expiresAtMs: number): Minted {
   const [secret, token] = [new Secret(key.secretAccessKey), new Secret(key.sessionToken)]
   // For programs that ask for another in time: the session may live on where the grant is over.
-  const expiration = formatTime(Math.min(diesAtMs, expiresAtMs))
+  const expiration = formatTime(Math.min(sessionEndsMs, expiresAtMs))
   return {
     credential: { AccessKeyId: key.accessKeyId, SecretAccessKey: secret, SessionToken: token, Expiration: expiration },
     environment: {
       AWS_ACCESS_KEY_ID: key.accessKeyId,
       AWS_SECRET_ACCESS_KEY: secret,
       AWS_SESSION_TOKEN: token,
-      AWS_CREDENTIAL_EXPIRATION: expiration,
       AWS_REGION: region,
       AWS_DEFAULT_REGION: region,
     },
+    conceals,
     reference: arn,
     diesAtMs,
   }

@@ -30,6 +30,8 @@ export interface Minted {
   readonly credential: Readonly<Record<string, string | number | Secret>>
   /** Environment variables by which the tool's own programs take it. */
   readonly environment: Readonly<Record<string, string | Secret>>
+  /** Environment variables that such a program would take before those, or mix with them: it must have none of these. */
+  readonly conceals?: readonly string[]
   /** The bearer token, where the credential is one: what the OAuth token endpoint answers. */
   readonly token?: Secret
   /** What the tool calls it, for people who look there: never secret. */
@@ -120,8 +122,11 @@ export type Tested = { readonly ok: true } | { readonly ok: false; readonly why:
 export interface RotatableSecret {
   /** How long a value is to be current. */
   readonly everySeconds: number
-  /** The version in force, and who else has begun to replace it, in words: that is left alone until it is over. */
-  look(signal: AbortSignal): Promise<{ readonly current?: SecretVersion; readonly foreign?: string }>
+  /**
+   * The version in force, and who else has begun to replace it, in words: that is left alone until it is over. `replaced`: what
+   * was in force before and is not retired, where the store knows; it may have been replaced by hand.
+   */
+  look(signal: AbortSignal): Promise<{ readonly current?: SecretVersion; readonly foreign?: string; readonly replaced?: readonly string[] }>
   create(rotation: string, signal: AbortSignal): Promise<void>
   set(rotation: string, signal: AbortSignal): Promise<void>
   test(rotation: string, signal: AbortSignal): Promise<Tested>
@@ -142,6 +147,8 @@ export interface Denials {
   readonly grants: readonly string[]
   /** Everything that was made before that time is to be denied, by the word of an admin; whole seconds. */
   readonly cutOffBeforeMs?: number
+  /** Those of the grants that the cut-off denies too: they are named only while there is room. */
+  readonly covered?: readonly string[]
 }
 
 /** A place of a tool in which sessions are denied that it cannot end. Tools may share one. */
@@ -160,9 +167,12 @@ export interface Denying {
   write(judge: (found: Denials) => Promise<Denials>, options: { readonly rewrite: boolean }, signal: AbortSignal): Promise<Written>
 }
 
-/** What came of writing a list. `changed`: it did not say so before. */
+/** What came of writing a list. `changed`: it did not say so before. `problem`: what of the place cannot be used, and why. */
 export interface Written {
   readonly left: readonly string[]
+  /** How many grants it names. */
+  readonly named: number
+  readonly problem?: string
   readonly changed: boolean
 }
 
@@ -174,9 +184,11 @@ export interface DenyLists {
    * signal does.
    */
   deny(list: string, grants: readonly string[], signal: AbortSignal): Promise<readonly string[]>
-  /** Has a place written as it ought to be, also where it is so, for a check. Returns how many grants it names. Throws as `deny`. */
-  rewrite(denying: Denying, signal: AbortSignal): Promise<number>
-  /** Until when nothing may be made, for it would be denied as soon as it is there; `undefined` where that is not so. */
+  /** Has a place written as it ought to be, also where it is so, for a check. Throws as `deny`. */
+  rewrite(denying: Denying, signal: AbortSignal): Promise<Pick<Written, 'named' | 'problem'>>
+  /** How many grants are to be denied there now that nothing else denies. */
+  countNamed(list: string): Promise<number>
+  /** What was made before then by the tool's clock is denied, also if it is made only now; `undefined` where nothing is cut off. */
   findCutOff(list: string): Promise<number | undefined>
 }
 
@@ -189,7 +201,8 @@ export interface OpenedVersion extends SecretVersion {
 
 /** The versions of a secret that Stint keeps sealed. What changes them is on record when it returns. Throws `ConnectorError`. */
 export interface SealedVersions {
-  find(name: string): Promise<{ readonly current?: OpenedVersion; readonly pending?: OpenedVersion; readonly previous?: OpenedVersion }>
+  /** `older`: those that were replaced before the previous one, and are not retired either. */
+  find(name: string): Promise<{ readonly current?: OpenedVersion; readonly pending?: OpenedVersion; readonly previous?: OpenedVersion; readonly older?: readonly OpenedVersion[] }>
   /** Keeps a value as the pending version of that rotation; the first one counts, however often it is repeated. */
   create(name: string, rotation: string, value: Secret): Promise<OpenedVersion>
   /** The pending version of that rotation is the current one from then on, and that one the previous one. */

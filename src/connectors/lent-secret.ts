@@ -4,8 +4,11 @@ import type { EnvironmentSettings } from '../policy/kinds/rotation.ts'
 import { ConnectorError, type Ended, type Minted } from './connector.ts'
 import { writeReference } from './secret-reference.ts'
 
-/** How long until it is looked again whether a value that was lent is replaced: whoever replaces it by Stint says so at once. */
-const lookAgainMs = 3_600_000
+/**
+ * How long until it is looked again whether a value that was lent is replaced: whoever replaces it by Stint says so at once, and
+ * there may be thousands of grants that wait for the same.
+ */
+const lookAgainMs = 86_400_000
 
 /** The value of a secret as it is lent. */
 export interface LentValue {

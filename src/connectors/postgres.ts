@@ -81,6 +81,8 @@ function describeCredential(root: RootUrl, user: string, password: Secret): Mint
   return {
     credential: { host, port, database, user, password, sslmode, connectionString: formatUrl({ host, port, database, user, password, sslmode }) },
     environment: { PGHOST: host, PGPORT: String(port), PGDATABASE: database, PGUSER: user, PGPASSWORD: password, PGSSLMODE: sslmode },
+    // libpq looks up a service before the other variables, and an address before the host.
+    conceals: ['PGSERVICE', 'PGHOSTADDR'],
     reference: user,
     handle: new Secret(describePlace(root)),
   }

@@ -1,9 +1,12 @@
-import type { Secret } from '../kernel/secret.ts'
+import { isSameSecret, type Secret } from '../kernel/secret.ts'
 import { ConnectorError, type OpenedVersion, type RotatableSecret } from './connector.ts'
 import type { Rotator } from './rotators/rotator.ts'
 
 /** The largest value that any store takes, in bytes of UTF-8. */
 const secretBytesMax = 64 * 1024
+
+/** For what is made and not kept there is so much time in addition. */
+const discardMsMax = 10_000
 
 /** How far a rotation has come in the store of its secret. */
 export interface RotationState {
@@ -18,8 +21,8 @@ export interface RotationState {
 export interface SecretStore {
   readonly look: RotatableSecret['look']
   find(rotation: string, signal: AbortSignal): Promise<RotationState>
-  /** Keeps a value as the pending one of that rotation; the first one counts. */
-  create(rotation: string, value: Secret, signal: AbortSignal): Promise<void>
+  /** Keeps a value as the pending one of that rotation; the first one counts. Returns whether that is this one. */
+  create(rotation: string, value: Secret, signal: AbortSignal): Promise<boolean>
   /** Throws where another value was put in force since `create`. */
   readonly promote: RotatableSecret['finish']
   readonly abandon: RotatableSecret['abandon']
@@ -33,10 +36,28 @@ export interface RotatedSecret {
   readonly everySeconds: number
   readonly store: SecretStore
   readonly rotator: Rotator
+  /** Throws where a value could not be lent as the catalog describes it. */
+  readonly judge?: (value: Secret) => void
 }
 
 /** The four steps over a store, which knows nothing of the system behind the secret, and a rotator, which knows nothing else. */
-export function rotateSecret({ everySeconds, store, rotator }: RotatedSecret): RotatableSecret {
+export function rotateSecret({ everySeconds, store, rotator, judge }: RotatedSecret): RotatableSecret {
+  /**
+   * What the system has made, and nobody keeps, must not be good there; also where there is no time left for it. The store may
+   * have it although it did not say so; where it cannot be asked, a run that comes to nothing does less harm.
+   */
+  async function discard(rotation: string, value: Secret, current: Secret, signal: AbortSignal, error?: unknown): Promise<void> {
+    const found = await store.find(rotation, signal).catch(() => undefined)
+    if ([found?.pending, found?.current?.value].some((one) => one !== undefined && isSameSecret(one, value))) return
+    try {
+      await rotator.abandon?.(value, current, { kept: false }, AbortSignal.timeout(discardMsMax))
+    } catch (cause) {
+      const sentences = [error, cause].map((one) => (one instanceof ConnectorError ? one.adminMessage : one === undefined ? '' : 'The new value could not be kept.'))
+      const publicMessage = `${sentences.join(' ').trim()} What was made may be good there for ever, and nobody holds it: an admin looks for it and deletes it.`
+      throw new ConnectorError({ outcome: 'unknown', publicMessage, cause })
+    }
+  }
+
   return {
     everySeconds,
     look: store.look,
@@ -45,8 +66,17 @@ export function rotateSecret({ everySeconds, store, rotator }: RotatedSecret): R
       if (pending !== undefined || finished) return
       if (current === undefined) throw refuse('There is no value in force that a new one could follow: an admin puts one.')
       const next = await rotator.create(rotation, current.value, signal)
-      checkNext(next, current.value)
-      await store.create(rotation, next, signal)
+      // Nothing was made that could be discarded.
+      if (isSameSecret(next, current.value)) throw refuse('The new value is the one that is in force already.')
+      try {
+        checkNext(next)
+        judge?.(next)
+        if (await store.create(rotation, next, signal)) return
+      } catch (error) {
+        await discard(rotation, next, current.value, signal, error)
+        throw error
+      }
+      await discard(rotation, next, current.value, signal)
     },
     async set(rotation, signal) {
       const { current, pending } = await store.find(rotation, signal)
@@ -62,15 +92,9 @@ export function rotateSecret({ everySeconds, store, rotator }: RotatedSecret): R
     finish: store.promote,
     async abandon(rotation, signal) {
       const { current, pending } = await store.find(rotation, signal)
-      let failure: unknown
-      if (current !== undefined && pending !== undefined) {
-        await rotator.retire?.(pending, current.value, { cutOff: false }, signal).catch((error: unknown) => {
-          failure = error
-        })
-      }
-      // Given up whatever the system says: a pending value that nobody can have does less harm than one that stops the next rotation.
+      // Until the system has been told, it is kept: it may be what opens it, or be good there for ever.
+      if (current !== undefined && pending !== undefined) await rotator.abandon?.(pending, current.value, { kept: true }, signal)
       await store.abandon(rotation, signal)
-      if (failure !== undefined) throw failure
     },
     async retire(version, options, signal) {
       const replaced = rotator.retire && (await store.findReplaced(version, signal))
@@ -80,10 +104,9 @@ export function rotateSecret({ everySeconds, store, rotator }: RotatedSecret): R
   }
 }
 
-function checkNext(next: Secret, current: Secret): void {
+function checkNext(next: Secret): void {
   const text = next.reveal()
   if (text === '' || Buffer.byteLength(text) > secretBytesMax) throw refuse(`The new value is empty, or larger than ${secretBytesMax} bytes.`)
-  if (text === current.reveal()) throw refuse('The new value is the one that is in force already.')
 }
 
 function refuse(publicMessage: string): ConnectorError {

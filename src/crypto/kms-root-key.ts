@@ -100,7 +100,9 @@ function explain(key: string, cause: unknown): BrokerError {
 }
 
 function nameOf(error: unknown): string {
-  return error instanceof Error ? error.name : 'unknown error'
+  if (!(error instanceof Error)) return 'unknown error'
+  // A connection that was not made says so in its code alone.
+  return error.name === 'Error' || error.name === 'AggregateError' ? ('code' in error ? String(error.code) : error.name) : error.name
 }
 
 function rejectWhenAborted(signal: AbortSignal): Promise<never> {

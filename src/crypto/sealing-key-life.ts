@@ -1,8 +1,14 @@
 /** From the making of a key until it seals: time for every process to have it before anything is sealed under it. */
 export const sealAheadMs = 10_000
 
+/**
+ * From its first seal until what the keys before it have sealed is sealed anew: time to see, and mend, that a process cannot
+ * open it, which then opens all that is older.
+ */
+export const resealAfterMs = 3_600_000
+
 /** From its first seal until the keys before it may go: nobody seals under those any more, or holds a row that they sealed. */
-export const replacedForMs = 3_600_000
+export const replacedForMs = 2 * resealAfterMs
 
 /**
  * How many entries the log may grow by under one key. Each seal goes with an entry, but for those that a repeated commit or
@@ -51,8 +57,10 @@ export interface DueSealingSteps<K> {
   /** A successor is to be made. */
   readonly successor: boolean
   readonly sealing: K | undefined
-  /** Keys of which nothing is to be left: what they sealed is sealed anew. */
+  /** Keys of which nothing is to be left. */
   readonly replaced: readonly K[]
+  /** Whether what they sealed is to be sealed anew. */
+  readonly resealable: boolean
   /** Whether they may go as soon as nothing is under them. */
   readonly erasable: boolean
 }
@@ -65,6 +73,7 @@ export function findDueSealingSteps<K extends SealingKeyTimes>(keys: readonly K[
     successor: newest === undefined || (newest === sealing && (newest.sealsFromMs + rotateAfterMs <= timeMs || newest.createdIndex + entriesPerKeyMax <= index)),
     sealing,
     replaced: keys.filter((key) => !key.erased && sealing !== undefined && key.version < sealing.version),
+    resealable: sealing !== undefined && sealing.sealsFromMs + resealAfterMs <= timeMs,
     erasable: sealing !== undefined && sealing.sealsFromMs + replacedForMs <= timeMs,
   }
 }

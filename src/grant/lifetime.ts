@@ -1,6 +1,9 @@
 /** How long a process that mints or ends has for it before another one takes over. Longer than any outbound call. */
 export const leaseMs = 60_000
 
+/** By how much the clock of an outside system may differ from ours: AWS takes no call whose time is further from its own. */
+export const clockMsMax = 300_000
+
 /** How long one call to an outside system may take. */
 export const outboundMsMax = 20_000
 

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import type { Prolonged } from '../broker/renew.ts'
 import type { Granted } from '../broker/request.ts'
-import type { RevokedGrant } from '../broker/revoke.ts'
+import { describeDelay, type RevokedGrant } from '../broker/revoke.ts'
 import { grantStates, type GrantState } from '../grant/grant.ts'
 import { formatTime } from '../kernel/clock.ts'
 import { Secret } from '../kernel/secret.ts'
@@ -32,6 +32,7 @@ export const grantedAnswer = z.strictObject({
   ends,
   credential: members.describe('In the form that the tool\'s own clients take. It is answered this once.'),
   environment: z.record(z.string(), z.string()).describe('Environment variables by which the tool\'s own programs take it.'),
+  conceals: z.array(z.string()).optional().describe('Environment variables that such a program must not have beside those: it would take them before them, or mix them.'),
   audit_index: z.int(),
 })
 export const prolongedAnswer = z.strictObject({ grant: z.string(), expires_at: z.iso.datetime(), renewable_until: z.iso.datetime(), audit_index: z.int() })
@@ -67,10 +68,11 @@ export const grantAnswer = z
     next_try_at: z.iso.datetime().optional(),
     problem: z.string().optional().describe('What went wrong last.'),
     ended_at: z.iso.datetime().optional(),
+    effective_by: z.iso.datetime().optional().describe('The tool has confirmed its end, and takes until then to carry it out everywhere.'),
   })
   .meta({ id: 'Grant' })
 
-export function describeGranted({ grant, request, issuedAtMs, expiresAtMs, renews, effect, delaySeconds, diesAtMs, credential, environment, auditIndex }: Granted) {
+export function describeGranted({ grant, request, issuedAtMs, expiresAtMs, renews, effect, delaySeconds, diesAtMs, credential, environment, conceals, auditIndex }: Granted) {
   return {
     grant,
     tool: request.tool.name,
@@ -84,6 +86,7 @@ export function describeGranted({ grant, request, issuedAtMs, expiresAtMs, renew
     ends: describeEnds(effect, delaySeconds, request.tool.connector, outlives(diesAtMs, expiresAtMs)),
     credential: reveal(credential),
     environment: reveal(environment),
+    conceals: conceals && [...conceals],
     audit_index: auditIndex,
   }
 }
@@ -135,14 +138,15 @@ export function describeGrant({ grant, credential, state }: TouchedGrant) {
     task: grant.task,
     state,
     issued_at: formatTime(grant.issuedAtMs),
-    expires_at: formatTime(grant.expiresAtMs),
-    ends: describeEnds(credential?.effect ?? 'introspection', credential?.delaySeconds, credential?.connector),
+    expires_at: formatTime(Math.min(grant.expiresAtMs, credential?.diesAtMs ?? Infinity)),
+    ends: describeEnds(credential?.effect ?? 'introspection', credential?.delaySeconds, credential?.connector, state === 'active' ? outlives(credential?.diesAtMs, grant.expiresAtMs) : undefined),
     reference: credential?.reference,
     may_live_until: lingers.includes(state) ? time(credential?.diesAtMs) : undefined,
     tries: credential?.tries,
     next_try_at: lingers.includes(state) ? time(credential?.dueAtMs) : undefined,
     problem: credential?.problem,
     ended_at: time(credential?.endedAtMs),
+    effective_by: time(describeDelay(credential).effectiveByMs),
   }
 }
 

@@ -8,6 +8,7 @@ const parts = z.strictObject({
   log: z.string(),
   policy: z.string(),
   signing_key: z.string(),
+  sealing_keys: z.string(),
   clock: z.string(),
   process: z.string(),
 })
@@ -38,13 +39,14 @@ export const healthRoutes: readonly Route[] = [
     },
     /** The parts are named and told ready or not, in words of this file: nothing in them helps whoever attacks one. */
     async handle(c) {
-      const { knowledge, ledger, clock, isDraining, policyFolder, anchoring } = c.get('broker')
+      const { knowledge, ledger, clock, isDraining, policyFolder, anchoring, sealingKeys } = c.get('broker')
       const view = await knowledge.refresh().catch(() => undefined)
       const parts = {
         database: view === undefined ? 'unreachable' : 'ready',
         log: ledger.held === undefined ? describeLog(ledger, view !== undefined) : describeHold(anchoring.contradictions().length > 0),
         policy: view === undefined ? 'unknown' : view.policySet === undefined ? 'none in force' : 'ready',
         signing_key: view === undefined ? 'unknown' : canSign(view.keyring, ledger.nowMs()) ? 'ready' : 'none usable',
+        sealing_keys: describeSealingKeys(sealingKeys.findLacking()),
         clock: describeClock(ledger.nowMs() - clock.nowMs()),
         process: isDraining() ? 'stopping' : 'ready',
       }
@@ -67,6 +69,11 @@ function describeHold(contradicted: boolean): string {
   return contradicted
     ? 'held: a checkpoint that was kept elsewhere is not of this log, as after a restored backup; an admin looks at it, and accepts it, with stint audit accept-restored'
     : 'held: the log contradicts its own checkpoint; its entries are to be looked into'
+}
+
+/** As of the last look, a second ago: a root key that does not answer must not hold up this answer. */
+function describeSealingKeys(lacking: number | undefined): string {
+  return lacking === undefined ? 'ready' : `version ${lacking} cannot be opened by this process: its log says why`
 }
 
 function canSign({ signingKey }: Keyring, nowMs: number): boolean {

@@ -1,3 +1,4 @@
+import { createHash, timingSafeEqual } from 'node:crypto'
 import { inspect } from 'node:util'
 
 /** A secret in memory: prints as `[redacted]` wherever it is logged, joined, inspected or serialised (invariant 7). */
@@ -24,4 +25,10 @@ export class Secret {
   [inspect.custom](): string {
     return '[redacted]'
   }
+}
+
+/** Whether both hold the same, in a time that does not tell how much of them is. */
+export function isSameSecret(one: Secret, other: Secret): boolean {
+  const hash = (secret: Secret): Buffer => createHash('sha256').update(secret.reveal()).digest()
+  return timingSafeEqual(hash(one), hash(other))
 }

@@ -77,6 +77,12 @@ export async function findDenied(db: Kysely<Schema>, list: string, nowMs: number
   return rows.map(({ grant_id: grant, ended_at: endedAt }) => ({ grant, confirmed: endedAt !== null }))
 }
 
+/** Grants that nobody could deny and that nobody tries to end any more, although their sessions are dead for sure. */
+export async function findDeadStuck(db: Kysely<Schema>, nowMs: number, max: number): Promise<string[]> {
+  const rows = await db.selectFrom('credential').select('grant_id').where('state', '=', 'stuck').where('deny_until', '<=', formatTime(nowMs)).orderBy('grant_id').limit(max).execute()
+  return rows.map(({ grant_id: grant }) => grant)
+}
+
 /** Until when the sessions of these grants may have to be denied; what is not there was never minted here, or is lost. */
 export async function findDenyTimes(db: Kysely<Schema>, grants: readonly string[]): Promise<ReadonlyMap<string, number>> {
   const times = new Map<string, number>()

@@ -55,10 +55,9 @@ export async function hasRevokedEnds(db: Kysely<Schema>, tool: string): Promise<
   return (await query.where('state', '=', 'ending').where('cause', '=', 'revoked').where('reference', 'is not', null).limit(1).executeTakeFirst()) !== undefined
 }
 
-/** Whether something that a tool has lent is over, and waits until the value that was lent opens nothing. */
-export async function hasLentEnds(db: Kysely<Schema>, tool: string): Promise<boolean> {
-  const query = db.selectFrom('credential').select('grant_id').where('tool', '=', tool).where('due_at', 'is not', null)
-  return (await query.where('state', '=', 'ending').where('reference', 'is not', null).limit(1).executeTakeFirst()) !== undefined
+/** Whether a tool has ever lent something, or is about to: whatever has become of the grant, what it opened may be open still. */
+export async function hasLent(db: Kysely<Schema>, tool: string): Promise<boolean> {
+  return (await db.selectFrom('grants').select('id').where('tool', '=', tool).limit(1).executeTakeFirst()) !== undefined
 }
 
 /** When the last grant of a tool is over whose credential is being made or lives; `undefined` where there is none. */

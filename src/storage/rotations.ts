@@ -19,6 +19,8 @@ export interface StoredRotation {
   readonly name: string
   /** Absent where the row only keeps what was announced of a rotation that goes without rows. */
   readonly tool?: string
+  /** The secret that is rotated, as the catalog names it: by its name or its ARN. */
+  readonly secret?: string
   /** How long a version is to be in force, by the policy set that says so; absent where nothing is rotated by schedule any more. */
   readonly scheduled?: { readonly everySeconds: number; readonly policySet: string }
   /** The set under which the last run began, and what it made is retired. */
@@ -96,6 +98,16 @@ export async function changeRotation(tx: Kysely<Schema>, name: string, change: R
   if (Object.keys(columns).length > 0) await tx.updateTable('rotation').set(columns).where('name', '=', name).execute()
 }
 
+/** Has somebody look now at what is rotated, unless somebody is at it. */
+export async function wakeRotation(tx: Kysely<Schema>, name: string, nowMs: number): Promise<void> {
+  await tx.updateTable('rotation').set({ due_at: formatTime(nowMs) }).where('name', '=', name).where('owner', 'is', null).where('every_seconds', 'is not', null).execute()
+}
+
+/** A version that is lent is in force again, even if it was retired before: a revocation of it orders another one. */
+export async function noteLent(tx: Kysely<Schema>, name: string, version: string): Promise<void> {
+  await tx.updateTable('rotation').set({ replaced: null }).where('name', '=', name).where('replaced', '=', version).where('retire_at', 'is', null).execute()
+}
+
 /** Makes everything due now that a process had taken which is gone. Returns how many there were. */
 export async function releaseRotations(tx: Kysely<Schema>, nowMs: number): Promise<number> {
   const { numUpdatedRows } = await tx
@@ -113,6 +125,7 @@ function toColumns(change: RotationChange): Partial<RotationTable> {
   const columns = {
     every_seconds: scheduled === null ? null : scheduled?.everySeconds,
     scheduled_by: scheduled === null ? null : scheduled?.policySet,
+    secret: change.secret,
     policy_set: change.policySet,
     id: run === null ? null : run?.id,
     step: run === null ? null : run?.step,
@@ -151,7 +164,7 @@ function toRotation(row: Selectable<RotationTable>): StoredRotation {
     leaseUntilMs: row.lease_until,
     overdueAnnouncedMs: row.overdue_announced,
   }
-  const texts = { tool: row.tool, policySet: row.policy_set, version: row.version, replaced: row.replaced, lastId: row.last_id, owner: row.owner, problem: row.problem }
+  const texts = { tool: row.tool, secret: row.secret, policySet: row.policy_set, version: row.version, replaced: row.replaced, lastId: row.last_id, owner: row.owner, problem: row.problem }
   return {
     name: row.name,
     ...(Object.fromEntries(Object.entries(texts).filter(([, text]) => text !== null)) as { [M in keyof typeof texts]?: string }),

@@ -329,6 +329,8 @@ export interface RotationTable {
   /** The tool's name, for a secret. */
   name: string
   tool: string | null
+  /** The secret that is rotated, as the catalog names it. */
+  secret: string | null
   /** How long a version is to be in force; with the policy set that says so: none where nothing is rotated by schedule. */
   every_seconds: number | null
   scheduled_by: string | null

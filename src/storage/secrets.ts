@@ -30,10 +30,11 @@ export async function findSecret(db: Kysely<Schema>, name: string): Promise<Stor
   return row && toSecret(row)
 }
 
-/** Every version that is not erased, by its stage, as of one moment. */
-export async function findStages(db: Kysely<Schema>, name: string): Promise<{ readonly [S in SecretStage]?: StoredSecret }> {
-  const rows = await db.selectFrom('sealed_secret').selectAll().where('name', '=', name).where('stage', 'is not', null).execute()
-  return Object.fromEntries(rows.map((row) => [row.stage, toSecret(row)]))
+/** Every version that is not erased, by its stage, as of one moment; of those that were replaced the newest, and those before it. */
+export async function findStages(db: Kysely<Schema>, name: string): Promise<{ readonly [S in SecretStage]?: StoredSecret } & { readonly older: readonly StoredSecret[] }> {
+  const rows = await db.selectFrom('sealed_secret').selectAll().where('name', '=', name).where('stage', 'is not', null).orderBy('version').execute()
+  const older = rows.filter(({ stage }) => stage === 'previous').slice(0, -1).map(toSecret)
+  return { ...Object.fromEntries(rows.map((row) => [row.stage, toSecret(row)])), older }
 }
 
 /** The number of the version that comes next: erased ones keep theirs. */
@@ -48,7 +49,7 @@ export async function insertVersion(tx: Kysely<Schema>, { name, version, sealed,
   await tx.insertInto('sealed_secret').values(row).execute()
 }
 
-/** Moves a version from one stage to another, in which there is none. */
+/** Moves a version from one stage to another; only of those that were replaced there may be several. */
 export async function moveVersion(tx: Kysely<Schema>, { name, version }: Pick<StoredSecret, 'name' | 'version'>, stage: SecretStage): Promise<void> {
   await tx.updateTable('sealed_secret').set({ stage }).where('name', '=', name).where('version', '=', version).execute()
 }

@@ -82,7 +82,8 @@ export async function startEmulator({ port: asked, folder }: { readonly port?: n
       if (fault.delayMs !== undefined) await setTimeout(fault.delayMs)
       if (fault.cut === 'before') return void incoming.socket.destroy()
       if (fault.status !== undefined) return void answer(outgoing, { status: fault.status, headers: { 'content-type': 'text/xml', ...fault.headers }, body: fault.body ?? '' })
-      const real = await forward(motoPort, incoming.method ?? 'GET', incoming.url ?? '/', incoming.headers, body)
+      const forwarded = await forward(motoPort, incoming.method ?? 'GET', incoming.url ?? '/', incoming.headers, body)
+      const real = { ...forwarded, body: addSourceIdentity(request, forwarded.body) }
       await aws.onAnswer?.(request)
       if (fault.cut === 'after') return void incoming.socket.destroy()
       const told = aws.rewrite?.(request, real.body) ?? real.body
@@ -133,6 +134,18 @@ function readRequest(headers: IncomingHttpHeaders, body: Buffer): AwsRequest {
   if (typeof target === 'string') return { service, action: target.slice(target.lastIndexOf('.') + 1), parameters: JSON.parse(body.toString() || '{}') as Record<string, unknown>, headers }
   const parameters = Object.fromEntries(new URLSearchParams(body.toString()))
   return { service, action: parameters['Action'] ?? '', parameters, headers }
+}
+
+/** AWS answers the source identity that it was told, by a parameter or in a token; moto leaves it out. */
+function addSourceIdentity({ parameters }: AwsRequest, body: string): string {
+  const [, claims = ''] = String(parameters['WebIdentityToken'] ?? '').split('.')
+  const told = parameters['SourceIdentity'] ?? (claims === '' ? undefined : readClaims(claims)['https://aws.amazon.com/source_identity'])
+  if (typeof told !== 'string' || body.includes('<SourceIdentity>')) return body
+  return body.replace(/<\/AssumeRole(?:WithWebIdentity)?Result>/, (end) => `<SourceIdentity>${told}</SourceIdentity>${end}`)
+}
+
+function readClaims(claims: string): Readonly<Record<string, unknown>> {
+  return JSON.parse(Buffer.from(claims, 'base64url').toString()) as Record<string, unknown>
 }
 
 interface Answer {

@@ -59,6 +59,7 @@ describeAws('sessions of AWS', () => {
       const { tool_ends_at: until = '' } = short.ends as { readonly tool_ends_at?: string }
       expect(Math.abs(Date.parse(until) - broker.clock.nowMs() - 15 * minuteMs)).toBeLessThan(60_000)
       expect(await broker.lastEvent('grant.activated')).toMatchObject({ grant: short.grant, dies_at: until, reference: expect.stringMatching(`/${short.grant}$`) })
+      expect((await call(broker, agent, 'GET', `/v1/grants/${short.grant}`)).body).toMatchObject({ state: 'active', expires_at: short.expires_at, ends: short.ends })
       // Its end is that of its session, until when nothing can be done.
       await passTime(broker, minuteMs)
       expect((await call(broker, agent, 'GET', `/v1/grants/${short.grant}`)).body).toMatchObject({ state: 'ending', may_live_until: until })
@@ -105,7 +106,9 @@ describeAws('sessions of AWS', () => {
       'https://aws.amazon.com/tags': { principal_tags: { 'stint:workload': ['bot'], 'stint:owner': ['support'], 'stint:task': ['ticket-7'] } },
     })
 
-    expect((await call(broker, agent, 'DELETE', `/v1/grants/${grant}`)).body).toMatchObject({ outcome: 'revoked', effect: 'propagating' })
+    const ended = (await call(broker, agent, 'DELETE', `/v1/grants/${grant}`)).body
+    expect(ended).toMatchObject({ outcome: 'revoked', effect: 'propagating', effective_by: expect.any(String) })
+    expect((await call(broker, agent, 'GET', `/v1/grants/${grant}`)).body).toMatchObject({ state: 'revoked', effective_by: ended['effective_by'] })
     expect(await listDenied(cloud, [grant])).toEqual([grant])
     // Whatever else that role may do, the session that writes may write these policies alone.
     const written = aws.calls('AssumeRoleWithWebIdentity').at(-1) ?? {}

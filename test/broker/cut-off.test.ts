@@ -14,7 +14,11 @@ vi.setConfig({ testTimeout: 120_000 })
 
 describeAws('a cut-off', () => {
   const start = useAws()
-  afterEach(async () => (await start()).mend())
+  afterEach(async () => {
+    const aws = await start()
+    aws.mend()
+    delete aws.rewrite
+  })
 
   describeEngines('of a role', (engine) => {
     test('ends everything on the role, of every tool that shares it, when there is room for nothing else; and says what it ends', { timeout: 60_000 }, async () => {
@@ -28,14 +32,15 @@ describeAws('a cut-off', () => {
       expect(ticket.status).toBe(200)
       expect((await revoke(cloud, { grant: revoked?.grant })).body.grants[0]).toMatchObject({ outcome: 'retrying' })
 
-      broker.clock.advance(2_000)
+      // Longer than a mint takes: what was asked for before then is denied by the time in which it was opened.
+      broker.clock.advance(61_000)
       const ahead = await admin(broker, 'POST', '/v1/tools/reports/cut-off', { reason: 'full', dry_run: true })
       expect(ahead.body).toEqual({ tool: 'reports', tools: ['archive', 'reports'], bystanders: 2, meaning: expect.any(String) })
       expect((await broker.events()).filter(({ type }) => type === 'tool.cut_off')).toEqual([])
       expect(await readDocuments(cloud)).not.toContain('TokenIssueTime')
 
       const { status, body } = await admin(broker, 'POST', '/v1/tools/reports/cut-off', { reason: 'full' })
-      const before = new Date(Math.ceil((broker.clock.nowMs() + 60_000) / 1_000) * 1_000).toISOString()
+      const before = new Date(Math.ceil((broker.clock.nowMs() + 301_000) / 1_000) * 1_000).toISOString()
       expect([status, body]).toEqual([200, { tool: 'reports', tools: ['archive', 'reports'], bystanders: 2, meaning: expect.any(String), before, confirmed: true, audit_index: expect.any(Number) }])
       const events = (await broker.events()).slice(body.audit_index - 2, body.audit_index + 1)
       expect(events).toEqual([
@@ -43,9 +48,11 @@ describeAws('a cut-off', () => {
         expect.objectContaining({ type: 'grants.revoked', selector: { tool: 'reports' }, tool: 'reports', reason: 'full' }),
         expect.objectContaining({ type: 'tool.cut_off', tool: 'reports', before, bystanders: 2, reason: 'full', actor: { kind: 'operator', id: expect.any(String) } }),
       ])
-      // By the time in which they were opened: names of what was asked for before that are not needed any more.
+      // What was denied by its name keeps it, but where somebody needs the place whom the cut-off may not deny.
       const [document = ''] = await readDocuments(cloud)
-      expect(JSON.parse(document).Statement).toEqual([{ Sid: expect.stringMatching(/^StintCutOff/), Effect: 'Deny', Action: '*', Resource: '*', Condition: { DateLessThan: { 'aws:TokenIssueTime': before.replace('.000Z', 'Z') } } }])
+      const [named, ...cutOff] = JSON.parse(document).Statement
+      expect(named.Condition.StringEquals['aws:SourceIdentity']).toEqual(others.toSorted())
+      expect(cutOff).toEqual([{ Sid: expect.stringMatching(/^StintCutOff/), Effect: 'Deny', Action: '*', Resource: '*', Condition: { DateLessThan: { 'aws:TokenIssueTime': before.replace('.000Z', 'Z') } } }])
       expect(await listDenied(cloud, ['anybody'], nowMs)).toEqual(['anybody'])
       await runJobs(broker)
       for (const { grant } of bystanders) expect(await stateOf(cloud, grant)).toBe('revoked')
@@ -55,7 +62,8 @@ describeAws('a cut-off', () => {
 
       // A session that is opened from then on lives, and is denied by its name when it is over.
       expect(await listDenied(cloud, ['anybody'], Date.parse(before))).toEqual([])
-      await passTime(broker, 12.1 * 3_600_000)
+      expect(await listDenied(cloud, others, Date.parse(before))).toEqual(others)
+      await passTime(broker, 12.5 * 3_600_000)
       expect(await readDocuments(cloud)).toEqual([unusedDocument])
     })
 
@@ -63,14 +71,40 @@ describeAws('a cut-off', () => {
       const cloud = await startCloud(engine, await start())
       await admin(cloud.broker, 'POST', '/v1/tools/reports/cut-off', { reason: 'a leak' })
       const { status, headers, body } = await ask(cloud.broker, cloud.agent, read)
-      expect([status, headers.get('retry-after'), body.detail]).toEqual([503, expect.stringMatching(/^1[12]\d$/), expect.stringMatching(/cut off all sessions/)])
+      expect([status, headers.get('retry-after'), body.detail]).toEqual([503, expect.stringMatching(/^30[0-2]$/), expect.stringMatching(/cut off all sessions/)])
       expect(cloud.aws.calls('AssumeRole')).toEqual([])
-      cloud.broker.clock.advance(121_000)
+      cloud.broker.clock.advance(302_000)
+      // By the clock of AWS, as the emulator has it, it would be denied from its birth.
+      expect(await ask(cloud.broker, cloud.agent, read)).toMatchObject({ status: 503, body: { detail: expect.stringMatching(/by the clock of AWS this one came too early/) } })
+      cloud.aws.rewrite = ({ action }, body) => (action === 'AssumeRole' ? body.replace(/(?<=<Expiration>)[^<]*/, (time) => new Date(Date.parse(time) + 330_000).toISOString()) : body)
       const { grant } = await lend(cloud.broker, cloud.agent, read)
       await revoke(cloud, { grant })
       const [document = ''] = await readDocuments(cloud)
       expect(JSON.parse(document).Statement).toHaveLength(2)
       expect(await listDenied(cloud, [grant], cloud.broker.clock.nowMs())).toEqual([grant])
+    })
+
+    test.each([-290_000, 290_000])('denies what was opened while the clocks were %i ms apart, also what was denied by its name', async (apartMs) => {
+      const cloud = await startCloud(engine, await start())
+      cloud.aws.rewrite = ({ action }, body) => (action === 'AssumeRole' ? body.replace(/(?<=<Expiration>)[^<]*/, (time) => new Date(Date.parse(time) + apartMs).toISOString()) : body)
+      const [first, second] = await lendMany(cloud, 2)
+      const openedMs = cloud.broker.clock.nowMs() + apartMs
+      await revoke(cloud, { grant: first?.grant })
+      cloud.broker.clock.advance(1_000)
+      await admin(cloud.broker, 'POST', '/v1/tools/reports/cut-off', { reason: 'a leak' })
+      expect(await listDenied(cloud, [first?.grant ?? '', second?.grant ?? ''], openedMs)).toHaveLength(2)
+      expect(await listDenied(cloud, [first?.grant ?? ''], openedMs + 86_400_000)).toHaveLength(1)
+    })
+
+    test('works for a tool that has left the catalog, while anything of it may live', async () => {
+      const cloud = await startCloud(engine, await start())
+      const { grant } = await lend(cloud.broker, cloud.agent, read)
+      expect((await admin(cloud.broker, 'PUT', '/v1/policy', { files: second })).status).toBe(200)
+      const { status, body } = await admin(cloud.broker, 'POST', '/v1/tools/reports/cut-off', { reason: 'a leak' })
+      expect([status, body]).toEqual([200, expect.objectContaining({ confirmed: true, bystanders: 1, tools: ['reports'] })])
+      expect(await listDenied(cloud, ['anybody'], cloud.broker.clock.nowMs())).toEqual(['anybody'])
+      await runJobs(cloud.broker)
+      expect(await stateOf(cloud, grant)).toBe('revoked')
     })
 
     test('is on record, and carried out by itself, where the tool cannot be told at once', async () => {

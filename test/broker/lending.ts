@@ -84,7 +84,7 @@ export async function startLending(engine: Engine, { config, ...options }: Pick<
 }
 
 /** Another process on the same database; on SQLite only once the first is closed. */
-export async function startBeside({ broker, env }: Lending, options: Pick<BrokerOptions, 'pass'> = {}): Promise<TestBroker> {
+export async function startBeside({ broker, env }: Lending, options: Pick<BrokerOptions, 'pass' | 'rootKey'> = {}): Promise<TestBroker> {
   if (broker.database.engine === 'sqlite') await broker.close()
   return startBroker(broker.database.engine, { beside: broker, env, ...options })
 }
@@ -145,6 +145,7 @@ export interface Lent {
   readonly grant: string
   readonly credential: Readonly<Record<string, string | number>>
   readonly environment: Readonly<Record<string, string>>
+  readonly conceals?: readonly string[]
   readonly expires_at: string
   readonly ends: { readonly effect: string; readonly meaning: string }
   readonly audit_index: number

@@ -17,7 +17,8 @@ describe('A rotation', () => {
     ['nothing was replaced', {}, false],
     ['not yet', { replaced: 'v1', retireAtMs: now + 1 }, false],
     ['its time has come', { replaced: 'v1', retireAtMs: now }, true],
-    ['another run needs its place', { replaced: 'v1', retireAtMs: now + 1, ...run('order') }, true],
+    ['another run cannot wait for its place', { replaced: 'v1', retireAtMs: now + 1, ...run('order', 'leak'), leaked: true }, true],
+    ['another run can wait for its place', { replaced: 'v1', retireAtMs: now + 1, ...run('order', 'request') }, false],
     ['it is retired', { replaced: 'v1', ...run('order') }, false],
     ['a run that has begun has retired it', { replaced: 'v1', retireAtMs: now + 1, ...run('set') }, false],
   ])('retires what was replaced: %s', (_, more, expected) => {

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest'
+import { applyPolicy } from '../../src/broker/apply-policy.ts'
 import { dayMs, type TestBroker } from '../broker.ts'
 import { describeEngines } from '../harness.ts'
 import { ask, call, admin, type Lent } from './lending.ts'
@@ -177,6 +178,38 @@ describeEngines('A revocation of what a secret was lent by', (engine) => {
     expect(await stateOf(rotating, lent)).toBe('revoked')
   })
 
+  test('of the version before, which was put in force again by hand, makes a new one', async () => {
+    const rotating = await startLent(engine)
+    const { broker, vault } = rotating
+    await passTime(broker, monthMs)
+    expect([vault.current?.version, vault.accepted]).toEqual(['v2', new Set(['v1', 'v2'])])
+    vault.put('v1', broker.clock.nowMs())
+    const lent = await lend(rotating)
+    expect(lent.credential['version']).toBe('v1')
+    await revoked(broker, { grant: lent.grant })
+    for (let i = 0; i < 3; i++) await passTime(broker, tickMs)
+    expect([vault.current?.version, vault.accepted]).toEqual(['v3', new Set(['v3'])])
+    expect(await stateOf(rotating, lent)).toBe('revoked')
+    // It is retired, and put in force once more.
+    vault.put('v1', broker.clock.nowMs())
+    const again = await lend(rotating)
+    await revoked(broker, { grant: again.grant })
+    for (let i = 0; i < 3; i++) await passTime(broker, tickMs)
+    expect([vault.accepted.has('v1'), await stateOf(rotating, again)]).toEqual([false, 'revoked'])
+  })
+
+  test('of what the tool lent before another secret was named for it replaces nothing, and says so', async () => {
+    const rotating = await startLent(engine)
+    const { broker, vault, lent } = rotating
+    const files = new Map([...writePolicies(['billing'])].map(([path, text]) => [path, text.replace('secret: billing', 'secret: other')] as const))
+    await applyPolicy(broker.broker, { actor: { kind: 'stint', id: 'test' } }, files)
+    await passTime(broker, tickMs)
+    await revoked(broker, { grant: lent.grant })
+    for (let i = 0; i < 3; i++) await passTime(broker, tickMs)
+    expect(stepsOf(vault)).toEqual([])
+    expect((await admin(broker, 'GET', `/v1/grants/${lent.grant}`)).body).toMatchObject({ state: 'ending', problem: expect.stringContaining('names no rotation of it any more') })
+  })
+
   test('before the rotation was known orders it once it is', async () => {
     const rotating = await startRotating(engine)
     const { broker, vault } = rotating
@@ -212,11 +245,18 @@ describeEngines('An admin', (engine) => {
     expect(await lifeOf(broker)).toEqual(['ordered', 'begun', 'finished'])
     expect([vault.current?.version, vault.accepted]).toEqual(['v2', new Set(['v1', 'v2'])])
     expect((await admin(broker, 'GET', '/v1/rotations/billing')).body).toMatchObject({ state: 'idle', last_id: body.ordered, last_outcome: 'finished', version: 'v2', retires_at: expect.any(String) })
-    // Another one needs the place of the version before.
-    await order(broker)
+    // Another one needs the place of the version before, which was promised to whoever holds it.
+    const { retireAtMs = 0 } = await rowOf(broker)
+    const held = await order(broker)
+    expect(held.body).toMatchObject({ problem: expect.stringContaining(new Date(retireAtMs).toISOString()) })
     await runJobs(broker)
+    expect([vault.current?.version, vault.accepted]).toEqual(['v2', new Set(['v1', 'v2'])])
+    expect((await admin(broker, 'GET', '/v1/rotations/billing')).body).toMatchObject({ state: 'waiting', try_at: new Date(retireAtMs).toISOString() })
+    await passTime(broker, retireAtMs - broker.clock.nowMs())
+    await passTime(broker, tickMs)
     expect([vault.current?.version, vault.accepted]).toEqual(['v3', new Set(['v2', 'v3'])])
-    expect([...vault.retired]).toEqual([['v1', false]])
+    // What was opened by it must not outlive the grants.
+    expect([...vault.retired]).toEqual([['v1', true]])
   })
 
   test('who fears a leak has the one before cut off at once', async () => {

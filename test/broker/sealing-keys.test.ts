@@ -79,16 +79,25 @@ describeEngines('A start', (engine) => {
     asked = 0
     await expect(sealingKeys.load()).rejects.toMatchObject({ code: 'unavailable' })
     broker.clock.advance(4_999)
-    await sealingKeys.load()
+    // Until then it says the same, and is not asked.
+    await expect(sealingKeys.load()).rejects.toMatchObject({ code: 'unavailable', publicMessage: 'silence' })
     expect([asked, sealingKeys.has(2)]).toEqual([1, false])
     expect(await openLent(broker, await lend(broker, agent, 'a handle'))).toBe('a handle')
     broker.clock.advance(1)
     await expect(sealingKeys.load()).rejects.toMatchObject({ code: 'unavailable' })
     expect(asked).toBe(2)
+    // Once the key seals that it has not got, nothing can be sealed that the others would keep.
+    expect(() => sealingKeys.checkSealing()).not.toThrow()
+    expect(await answerOf(await broker.send('GET', '/readyz'))).toMatchObject({ status: 503, body: { parts: { sealing_keys: 'version 2 cannot be opened by this process: its log says why' } } })
+    broker.clock.advance(5_000)
+    await expect(sealingKeys.load()).rejects.toThrow('silence')
+    expect(() => sealingKeys.checkSealing()).toThrow('This process cannot open the sealing key of version 2 at the moment: its log says why. Try again shortly. (silence)')
     asked = undefined
     broker.clock.advance(5_000)
     await sealingKeys.load()
     expect(sealingKeys.has(2)).toBe(true)
+    sealingKeys.checkSealing()
+    expect((await broker.send('GET', '/readyz')).status).toBe(200)
   })
 
   test('with the right root key and a row that it does not open is refused', async () => {

@@ -142,6 +142,23 @@ describeEngines('A secret that Stint keeps and replaces', (engine) => {
   })
 })
 
+describeEngines('A secret that Stint keeps and replaces, where an admin puts another one', (engine) => {
+  test('is retired where it is used before what it was lent by has ended', async () => {
+    const { api, broker, lendOne, opens, stateOf } = await setUp(engine)
+    await settle(broker)
+    const lent = await lendOne()
+    api.keys.add('put-by-an-admin')
+    await admin(broker, 'PUT', '/v1/secrets/billing-api', { value: 'put-by-an-admin' })
+    api.keys.add('put-once-more')
+    await admin(broker, 'PUT', '/v1/secrets/billing-api', { value: 'put-once-more' })
+    await admin(broker, 'POST', '/v1/revocations', { grant: lent.grant })
+    await settle(broker)
+    expect([opens(lent), await stateOf(lent)]).toEqual([false, 'revoked'])
+    expect((await broker.events()).filter(({ type }) => type === 'rotation.retired')).toMatchObject([{ version: '1' }, { version: '2' }, { version: '3' }])
+    expect(api.keys).toEqual(new Set([(await lendOne()).credential['value']]))
+  })
+})
+
 describeEngines('A secret that Stint keeps and nobody replaces by schedule', (engine) => {
   test('ends what was lent as soon as an admin puts another one', async () => {
     const policies = new Map([

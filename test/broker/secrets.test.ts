@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { createSecretReader, putSecret, type SecretReaderOptions } from '../../src/broker/secrets.ts'
@@ -73,6 +73,25 @@ describeEngines('The root credential of a tool', (engine) => {
       expect([source, outcome, adminMessage]).toEqual([source, 'nothing_done', expect.stringContaining("is the broker's own")])
     }
     expect(await read('env:OTHER')).toBe('of a tool')
+  })
+
+  test("is never the broker's own secret where a link leads elsewhere since the start, nor in a folder of its own", async () => {
+    const broker = await startBroker(engine)
+    const folder = createTestFolder()
+    for (const version of ['v1', 'v2', 'aws']) mkdirSync(join(folder, version))
+    for (const version of ['v1', 'v2']) writeSecret(join(folder, version), 'root.key')
+    writeSecret(join(folder, 'aws'), 'credentials')
+    writeSecret(folder, 'aws-of-a-tool')
+    // As a mounted secret is replaced.
+    symlinkSync('v1', join(folder, 'data'))
+    symlinkSync('data/root.key', join(folder, 'root.key'))
+    const read = readerOf(broker, { own: [`file:${folder}/root.key`, `file:${folder}/aws`] })
+    const own = async (path: string) => expect((await failureOf(read(`file:${folder}/${path}`))).adminMessage, path).toContain("is the broker's own")
+    await own('v1/root.key')
+    symlinkSync('v2', join(folder, 'next'))
+    renameSync(join(folder, 'next'), join(folder, 'data'))
+    for (const path of ['root.key', 'v1/../root.key', 'data/root.key', 'v2/root.key', 'aws/credentials', 'aws/none', 'aws']) await own(path)
+    expect(await read(`file:${folder}/aws-of-a-tool`)).toBe('of aws-of-a-tool')
   })
 
   test('opens in its own row alone, and not while its tool needs reconnection', async () => {

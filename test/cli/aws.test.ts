@@ -103,6 +103,11 @@ config:
     const site = await startSite()
     const surroundings = { cwd: site.folder, env: { ...site.env, HOME: site.folder, AWS_EC2_METADATA_DISABLED: 'true' } }
     const lend = ['grant', 'reports', 's3.read', '--target', '2026', '--']
+    // Each of these would win over what is lent, in one program or another.
+    writeFileSync(join(site.folder, 'config'), '[profile other]\nregion = eu-west-1\n')
+    writeFileSync(join(site.folder, 'credentials'), '[other]\naws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n')
+    const others = { AWS_CONFIG_FILE: join(site.folder, 'config'), AWS_SHARED_CREDENTIALS_FILE: join(site.folder, 'credentials'), AWS_PROFILE: 'other', AWS_DEFAULT_PROFILE: 'other', AWS_SECURITY_TOKEN: 'of-another', AWS_CREDENTIAL_EXPIRATION: '2020-01-01T00:00:00Z' }
+    Object.assign(surroundings.env, others)
     const cli = await runProgram([...lend, awsCli, '--endpoint-url', site.aws, '--output', 'json', 'sts', 'get-caller-identity'], surroundings)
     const [first] = await site.grants()
     expect(JSON.parse(cli.out)).toMatchObject({ Arn: `arn:aws:sts::${account}:assumed-role/stint-reports/${first?.grant}` })

@@ -18,9 +18,9 @@ const lent: LentGrant = {
   auditIndex: 3,
 }
 
-function print(form: LentForm, errColumns?: number) {
+function print(form: LentForm, errColumns?: number, more: Partial<LentGrant> = {}) {
   const { io, read } = createRecorder(errColumns === undefined ? {} : { errColumns })
-  printLent(lent, form, { workload: 'bot', key: "my bot's.key" }, io)
+  printLent({ ...lent, ...more }, form, { workload: 'bot', key: "my bot's.key" }, io)
   return read()
 }
 
@@ -36,6 +36,8 @@ To give it back: stint grant give-back ${lent.grant} --workload bot --key 'my bo
 
   it('for a shell tells only a person who looks on', () => {
     expect(print('env')).toEqual({ out: `export GH_TOKEN='ghs_x'\nexport STINT_GRANT='${lent.grant}'\n`, err: '' })
+    expect(print('env', undefined, { conceals: ['GH_HOST', 'GH_TOKEN'] }).out).toBe(`unset GH_HOST\nunset GH_TOKEN\nexport GH_TOKEN='ghs_x'\nexport STINT_GRANT='${lent.grant}'\n`)
+    expect(print('json', undefined, { conceals: ['GH_HOST'] }).out).toMatch(/"conceals": \[\s*"GH_HOST"\s*\]/)
     expect(print('env', 80).err).toContain('To give it back')
     expect(print('json').err).toBe('')
   })

@@ -38,7 +38,7 @@ describeAws('stint tool cut-off', () => {
     const done = await run(['reports', ...why], { answer: 'y' })
     expect(done).toMatchObject({ code: 0, err: `${extent} Go on? [y/N] ` })
     expect(done.out).toMatch(
-      /^Every session of the role that was opened before \S+Z is denied, and all grants of reports are revoked\.\n0 grants lived that nobody had revoked\. The tool has confirmed it, and carries it out within its own delay\.\nNothing is lent there until a minute after that time\. Audit entry \d+\.\n$/,
+      /^Every session of the role that was opened before \S+Z is denied, and all grants of reports are revoked\.\n0 grants lived that nobody had revoked\. The tool has confirmed it, and carries it out within its own delay\.\nNothing is lent there until then\. Audit entry \d+\.\n$/,
     )
     expect((await readDocuments(site))[0]).toContain('aws:TokenIssueTime')
     const again = await run(['reports', ...why, '--yes', '--json'])

@@ -73,7 +73,7 @@ function everythingOf(error: StintError): string {
 
 describe('requestGrant', () => {
   it('proves itself by a header, names the request, and reads what was given', async () => {
-    const { client, asked, origin } = await connect(answer(201, lent), answer(201, { ...lent, target: 'eu', task: 't-1', renews: id }))
+    const { client, asked, origin } = await connect(answer(201, lent), answer(201, { ...lent, target: 'eu', task: 't-1', renews: id, conceals: ['PGSERVICE'] }))
     expect(await client.requestGrant({ tool: 'ledger', actions: ['read'] })).toEqual({
       grant: id,
       tool: 'ledger',
@@ -86,7 +86,7 @@ describe('requestGrant', () => {
       auditIndex: 7,
     })
     const wish = { tool: 'ledger', actions: ['ledger:read'], target: 'eu', ttlSeconds: 60, task: 't-1', reason: 'a report', idempotencyKey: 'mine' }
-    expect(await client.requestGrant(wish)).toMatchObject({ target: 'eu', task: 't-1', renews: id })
+    expect(await client.requestGrant(wish)).toMatchObject({ target: 'eu', task: 't-1', renews: id, conceals: ['PGSERVICE'] })
     const [first, second] = asked
     expect([first?.request, first?.json]).toEqual(['POST /v1/grants', { tool: 'ledger', actions: ['read'] }])
     expect(first?.headers['idempotency-key']).toMatch(/^[0-9a-f-]{36}$/)
@@ -146,6 +146,7 @@ describe('requestGrant', () => {
     ['a credential of objects', { credential: { password: { value: password } } }],
     ['a variable whose name is a command', { environment: { 'A=1;reboot;B': password } }],
     ['a variable with a NUL', { environment: { PGPASSWORD: `${password}\0` } }],
+    ['a name to conceal that is a command', { conceals: ['A;reboot'] }],
     ['a variable that is a number', { environment: { PGPASSWORD: password, PGPORT: 1 } }],
     ['no word on how it ends', { ends: { effect: 'immediate' } }],
   ])('refuses an answer with %s, and shows nothing of the secret', async (_what, change) => {

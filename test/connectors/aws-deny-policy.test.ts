@@ -142,6 +142,16 @@ describe('packing', () => {
     )
   })
 
+  it('gives up a name only for one that needs its place, and only where the cut-off denies it too', () => {
+    const there = Array.from({ length: max }, (_, n) => grantOf(1_000 + n))
+    const [covered = ''] = there
+    const full = packDenials({ grants: [grantOf(1), ...there], covered: [covered], cutOffBeforeMs: cutOff }, [{ grants: there }], max)
+    expect(full.documents[0]?.grants).toEqual([grantOf(1), ...there.slice(1)])
+    expect(full.left).toEqual([])
+    const roomy = packDenials({ grants: there.slice(0, 5), covered: there.slice(0, 5), cutOffBeforeMs: cutOff }, [{ grants: [] }], max)
+    expect(roomy.documents[0]?.grants).toEqual(there.slice(0, 5))
+  })
+
   it('never takes a place from what stands there', () => {
     const there = Array.from({ length: max }, (_, n) => grantOf(1_000 + n))
     const { documents, left } = packDenials({ grants: [grantOf(1), ...there] }, [{ grants: there }], max)

@@ -113,7 +113,7 @@ describeAws('aws-secrets-manager', () => {
   test('says of a value that was lent that it is good until it is replaced, and then that it has ended', async () => {
     const { aws, secret, lend, end } = await openSecret()
     const { reference = '' } = await lend()
-    expect(await end(reference)).toEqual({ status: 'waits', why: expect.stringMatching(/is good until it is replaced: an admin changes it where it is used and in AWS, for Stint does not rotate it\.$/), nextAtMs: nowMs + 3_600_000 })
+    expect(await end(reference)).toEqual({ status: 'waits', why: expect.stringMatching(/is good until it is replaced: an admin changes it where it is used and in AWS, for Stint does not rotate it\.$/), nextAtMs: nowMs + 86_400_000 })
     await secret.change('second value')
     expect(await end(reference)).toMatchObject({ status: 'waits', why: expect.stringContaining('once it has not the label AWSPREVIOUS either') })
     await secret.change('third value')

@@ -126,10 +126,12 @@ export function describeConnector(kind: string, prepare: Prepare, engine: Engine
         ends: { effect, ...(delaySeconds !== undefined && { delay_seconds: delaySeconds }), ...(outlives === true && { tool_ends_at: expect.any(String) }), meaning: expect.any(String) },
         credential: expect.any(Object),
         environment: expect.any(Object),
+        conceals: lent.conceals,
         audit_index: expect.any(Number),
       })
       expect(Object.values(lent.credential).every((value) => typeof value === 'string' || typeof value === 'number')).toBe(true)
       expect(Object.entries(lent.environment).every(([name, value]) => /^[A-Z_][A-Z0-9_]*$/.test(name) && typeof value === 'string')).toBe(true)
+      expect((lent.conceals ?? []).filter((name) => !/^[A-Z_][A-Z0-9_]*$/.test(name) || name in lent.environment)).toEqual([])
       // Recorded before it was given (invariant 1), and the record is the one that the answer names.
       const [recorded] = (await broker.events()).filter(({ index }) => index === lent.audit_index)
       expect(recorded).toMatchObject({ type: expect.stringMatching(/^grant\.(?:issued|activated)$/), grant: lent.grant })

@@ -85,9 +85,13 @@ function describeRotation(prepare: Prepare): void {
   })
 
   test('is the same for two processes at once', async () => {
-    const { secret, beside, current, left } = await prepare()
+    const { secret, beside, current, left, system } = await prepare()
     for (const step of steps) await Promise.all([secret, beside, secret, beside].map((one) => take(one, step, first)))
     expect([(await current()).startsWith('one+'), await left()]).toEqual([true, ['previous one']])
+    // What was made in vain is ended where it was made.
+    const [made, ended] = ['create', 'abandon '].map((what) => system.asked.filter((asked) => asked.startsWith(what)))
+    expect(ended).toHaveLength((made?.length ?? 0) - 1)
+    expect(ended).not.toContain(`abandon ${await current()}`)
   })
 
   test('takes turns: the second rotation begins with the value of the first', async () => {
@@ -112,14 +116,16 @@ function describeRotation(prepare: Prepare): void {
     expect(await current()).toBe('one+2')
   })
 
-  test('gives a value up although the system cannot be told, and says that it could not', async () => {
+  test('keeps a value that is given up until the system has been told', async () => {
     const { secret, current, left, system } = await prepare()
     await secret.create(first, signal())
     await secret.set(first, signal())
-    system.broken = 'retire'
+    system.broken = 'abandon'
     expect((await failure(secret.abandon(first, signal()))).publicMessage).toBe('The system does not answer.')
-    await secret.abandon(first, signal())
-    expect([await current(), await left()]).toEqual(['one', []])
+    expect([await current(), await left()]).toEqual(['one', [expect.stringMatching(/^pending.* one\+1$/)]])
+    delete system.broken
+    for (let i = 0; i < 2; i++) await secret.abandon(first, signal())
+    expect([await current(), await left(), system.accepted]).toEqual(['one', [], new Set(['one'])])
   })
 
   test('retires nothing while the system cannot be told', async () => {
@@ -156,6 +162,7 @@ function describeRotation(prepare: Prepare): void {
     system.next = next
     const { outcome, publicMessage } = await failure(secret.create(first, signal()))
     expect([outcome, publicMessage, await current(), await left()]).toEqual(['nothing_done', expect.stringMatching(sentence), 'one', []])
+    expect(system.asked).toEqual(next === 'one' ? ['create'] : ['create', `abandon ${next}`])
   })
 
   test.each(steps.slice(1))('gives way to a value that is put in force by hand before %s', async (step) => {
@@ -204,11 +211,16 @@ describeEngines('The rotation of a sealed secret', (engine) => {
   test('waits for the rotation of another tool of the same secret', async () => {
     const broker = await startBroker(engine)
     await putSecret(broker.broker, { actor: { kind: 'operator', id: 'test' } }, 'api', new Secret('one'))
-    const open = () => rotateSecret({ everySeconds: 3_600, store: createSealedStore('api', createSealedVersions(broker.broker)), rotator: createRotatingSystem('one').rotator })
+    const system = createRotatingSystem('one')
+    const open = () => rotateSecret({ everySeconds: 3_600, store: createSealedStore('api', createSealedVersions(broker.broker)), rotator: system.rotator })
     const [one, two] = [open(), open()]
     await one.create(first, signal())
     expect((await two.look(signal())).foreign).toMatch(/^Another rotation of the sealed secret api is under way since 2026-01-15T12:00:00\.000Z/)
-    await failure(two.create(second, signal()))
+    expect((await failure(two.create(second, signal()))).publicMessage).toMatch(/^Another rotation/)
+    expect(system.asked).toEqual(['create', 'create', 'abandon one+2'])
+    system.broken = 'abandon'
+    expect(await failure(two.create(second, signal()))).toMatchObject({ outcome: 'unknown', publicMessage: expect.stringMatching(/^Another rotation.* The system does not answer\. What was made may be good there for ever/) })
+    delete system.broken
     await one.set(first, signal())
     await one.finish(first, signal())
     expect((await two.look(signal())).foreign).toBeUndefined()
@@ -285,10 +297,11 @@ describeAws('The rotation of a secret of AWS Secrets Manager', () => {
   })
 
   test('leaves alone what somebody else has begun, and says so', async () => {
-    const { secret, kept, current } = await prepareAws(await start())
+    const { secret, kept, current, system } = await prepareAws(await start())
     const version = await kept.begin('of somebody else')
     expect((await secret.look(signal())).foreign).toContain(`Somebody else has begun to rotate the secret ${kept.name}: version ${version} is AWSPENDING.`)
     expect((await failure(secret.create(first, signal()))).publicMessage).toContain('Somebody else has begun')
+    expect(system.asked).toEqual(['create', 'abandon one+1'])
     const versions = await kept.versions()
     expect(versions[version]).toEqual(['of somebody else', 'AWSPENDING'])
     await kept.label('AWSPENDING', version)

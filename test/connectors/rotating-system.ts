@@ -13,7 +13,7 @@ export interface RotatingSystem {
   /** From now on, `create` gives this. */
   next?: string
   /** From now on, a call of that name fails. */
-  broken?: 'create' | 'set' | 'test' | 'retire'
+  broken?: 'create' | 'set' | 'test' | 'retire' | 'abandon'
   /** From now on, what a test answers. */
   verdict?: Tested
 }
@@ -39,6 +39,10 @@ export function createRotatingSystem(first: string): RotatingSystem {
       },
       async retire(value) {
         ask(`retire ${value.reveal()}`)
+        system.accepted.delete(value.reveal())
+      },
+      async abandon(value) {
+        ask(`abandon ${value.reveal()}`)
         system.accepted.delete(value.reveal())
       },
       close: () => Promise.resolve(),

@@ -48,10 +48,27 @@ describeEngines('The connector sealed-secret', (engine) => {
     expect(Object.keys((await members.mint()).environment)).toEqual(['API_USER'])
   })
 
+  test('makes no value that the variables of the catalog cannot hold', async () => {
+    const { put, open, versions } = await setUp(`env: { API_KEY: key }, ${rotation}`)
+    await put('{"key":"one"}')
+    await expect(open.rotation?.create(first, signal())).rejects.toMatchObject({ outcome: 'nothing_done', publicMessage: expect.stringMatching(/^The secret billing is no JSON object/) })
+    expect((await versions.find('billing')).pending).toBeUndefined()
+  })
+
+  test('what was lent is not taken for replaced by the same value', async () => {
+    const { put, mint, end } = await setUp()
+    await put('one')
+    const { reference } = await mint()
+    await expect(put('one')).rejects.toMatchObject({ code: 'conflict', publicMessage: expect.stringContaining('has this very value: nothing was replaced') })
+    expect((await end(reference)).status).toBe('waits')
+    await put('two')
+    expect((await end(reference)).status).toBe('ended')
+  })
+
   test('says of each version whether what was lent is over', async () => {
     const { put, end, versions, broker } = await setUp(rotation)
     await put('one')
-    const waits = (why: string) => ({ status: 'waits', why: `What was lent, version 1 of the sealed secret billing, is good until it is replaced${why}.`, nextAtMs: broker.clock.nowMs() + 3_600_000 })
+    const waits = (why: string) => ({ status: 'waits', why: `What was lent, version 1 of the sealed secret billing, is good until it is replaced${why}.`, nextAtMs: broker.clock.nowMs() + 86_400_000 })
     expect(await end('billing/1')).toEqual(waits(': its rotation does that'))
     await versions.create('billing', first, new Secret('two'))
     expect((await end('billing/2')).status).toBe('waits')

@@ -10,7 +10,7 @@ export function createToolContext(parts: Partial<ToolContext> = {}): ToolContext
     nowMs: Date.now,
     readSecret: async () => new Secret('a root credential'),
     custody: { lend: unused('custody') },
-    denyLists: { deny: unused('deny list'), rewrite: unused('deny list'), findCutOff: async () => undefined },
+    denyLists: { deny: unused('deny list'), rewrite: unused('deny list'), findCutOff: async () => undefined, countNamed: async () => 0 },
     sealedVersions: {
       find: unused('sealed versions'),
       create: unused('sealed versions'),

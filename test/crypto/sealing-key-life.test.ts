@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { entriesPerKeyMax, findDueSealingSteps, findSealing, replacedForMs, sealAheadMs, sealingKeyStatus } from '../../src/crypto/sealing-key-life.ts'
+import { entriesPerKeyMax, findDueSealingSteps, findSealing, replacedForMs, resealAfterMs, sealAheadMs, sealingKeyStatus } from '../../src/crypto/sealing-key-life.ts'
 
 const rotateAfterMs = 1_000_000_000
 const key = (version: number, sealsFromMs: number, more: { readonly erased?: boolean; readonly createdIndex?: number } = {}) => ({ version, sealsFromMs, createdIndex: 0, erased: false, ...more })
@@ -22,7 +22,7 @@ describe('A sealing key', () => {
     ['has a successor when its time is over', one, rotateAfterMs, 0, [true, 1, [], true]],
     ['has a successor when the log has grown by what one key may seal', one, 1, entriesPerKeyMax, [true, 1, [], false]],
     ['is counted from the entry at which it was made', [key(1, 0, { createdIndex: 1 })], 1, entriesPerKeyMax, [false, 1, [], false]],
-    ['seals on while its successor waits, and no other one is made', two, 4_999_999, entriesPerKeyMax, [false, 1, [], true]],
+    ['seals on while its successor waits, and no other one is made', two, 4_999_999, entriesPerKeyMax, [false, 1, [], false]],
     ['is replaced when the successor begins', two, 5_000_000, 0, [false, 2, [1], false]],
     ['stays for a while after that', two, 5_000_000 + replacedForMs - 1, 0, [false, 2, [1], false]],
     ['may go then', two, 5_000_000 + replacedForMs, 0, [false, 2, [1], true]],
@@ -34,6 +34,12 @@ describe('A sealing key', () => {
     expect(due(keys, timeMs, index)).toEqual(expected)
     // In whatever order they come.
     expect(due(keys.toReversed(), timeMs, index).slice(0, 2)).toEqual(expected.slice(0, 2))
+  })
+
+  test('has what it replaces sealed anew only when there was time to see that every process opens it', () => {
+    const resealable = (timeMs: number) => findDueSealingSteps(two, { index: 0, timeMs }, rotateAfterMs).resealable
+    expect([5_000_000, 5_000_000 + resealAfterMs - 1, 5_000_000 + resealAfterMs].map(resealable)).toEqual([false, false, true])
+    expect(replacedForMs - resealAfterMs).toBe(3_600_000)
   })
 
   test('is shown where it is in its life', () => {

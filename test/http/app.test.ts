@@ -22,7 +22,7 @@ describe('Every answer', () => {
         const call = `${method} ${path} ${response.status}`
         ids.add(response.headers.get('stint-request-id') ?? '')
         expect([call, response.headers.get('x-content-type-options')]).toEqual([call, 'nosniff'])
-        const mayBeKept = response.ok && ['/.well-known/oauth-authorization-server', '/oauth2/jwks'].includes(path)
+        const mayBeKept = response.ok && ['/.well-known/oauth-authorization-server', '/.well-known/openid-configuration', '/oauth2/jwks'].includes(path)
         expect([call, response.headers.get('cache-control')]).toEqual([call, mayBeKept ? 'public, max-age=300' : 'no-store'])
         expect(response.status, call).toBeLessThan(500)
         const text = await response.text()

@@ -11,7 +11,7 @@ describeEngines('Health', (engine) => {
     expect(ready.status).toBe(200)
     expect(await ready.json()).toEqual({
       status: 'ready',
-      parts: { database: 'ready', log: 'ready', policy: 'ready', signing_key: 'ready', clock: 'ready', process: 'ready' },
+      parts: { database: 'ready', log: 'ready', policy: 'ready', signing_key: 'ready', sealing_keys: 'ready', clock: 'ready', process: 'ready' },
     })
   })
 
@@ -56,7 +56,7 @@ describeEngines('Health', (engine) => {
     Object.assign(broker.broker, { policyFolder })
     await broker.broker.database.close()
     const unknown = { log: 'unknown', policy: 'unknown', signing_key: 'unknown' }
-    const expected = { status: 'not ready', parts: { ...unknown, database: 'unreachable', clock: 'ready', process: 'ready' } }
+    const expected = { status: 'not ready', parts: { ...unknown, database: 'unreachable', sealing_keys: 'ready', clock: 'ready', process: 'ready' } }
     const response = await broker.send('GET', '/readyz')
     expect([response.status, await response.json()]).toEqual([503, expected])
   })

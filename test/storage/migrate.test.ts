@@ -13,7 +13,7 @@ import { openPostgres } from '../../src/storage/postgres.ts'
 import { openSqlite } from '../../src/storage/sqlite.ts'
 import { naiveRoot } from '../audit/naive-tree.ts'
 import { issuer, startBroker, type TestBroker } from '../broker.ts'
-import { createTestClock, createTestDatabase, createTestFolder, describeEngines, type TestDatabase } from '../harness.ts'
+import { createTestClock, createTestDatabase, createTestFolder, describeEngines, describePostgres, type TestDatabase } from '../harness.ts'
 import { ownerUrl, runAsOwner as runInServer, servingRole, servingUrl } from '../template.ts'
 import { grantChange, note, openLedger, startMs } from './changes.ts'
 import { checkLog } from './check-log.ts'
@@ -105,6 +105,17 @@ async function createOldDatabase(engine: Engine): Promise<{ owner: Database; fil
   }
   return { owner, files: { engine, location, ownerLocation, open } }
 }
+
+describePostgres('A process of the version before that runs on beside this one', (engine) => {
+  test('puts no secret that nobody would find: it is refused', async () => {
+    const database = await (await createTestDatabase(engine)).open()
+    const put = (columns: string, values: string) => sql.raw(`insert into sealed_secret (name, version, sealed, sealed_version, created_at${columns}) values ('crm', ${values})`).execute(database.maintenance)
+    await expect(put('', "1, 'x', 1, 't'")).rejects.toThrow('sealed_secret_staged')
+    await put(', stage', "1, 'x', 1, 't', 'current'")
+    await expect(sql`update sealed_secret set sealed = ''`.execute(database.maintenance)).rejects.toThrow('sealed_secret_staged')
+    await sql`update sealed_secret set sealed = '', stage = null`.execute(database.maintenance)
+  })
+})
 
 describeEngines('A log from before checkpoints', (engine) => {
   test('is migrated as it stands, and signed to its last entry by the first broker of this version', async () => {

@@ -29,6 +29,14 @@ export function openAwsAccessKeyRotator(settings: AwsAccessKeyRotator, { tool }:
     throw refuse(`The value of the tool ${tool.name} is a session of AWS, which ends by itself: an admin puts the access key of an IAM user, as aws iam create-access-key prints it.`)
   }
 
+  async function end(value: Secret, current: Secret, signal: AbortSignal): Promise<void> {
+    const [key, inForce] = [keyOf(value), keyOf(current)]
+    if (key.accessKeyId === inForce.accessKeyId) return
+    if (await (await openIamKeys(access, inForce)).delete(key.accessKeyId, signal)) return
+    // The user in force has it not: it is gone, or another user's, which it can say itself.
+    await (await openIamKeys(access, key)).delete(key.accessKeyId, signal)
+  }
+
   return {
     async create(_rotation, current, signal) {
       const key = keyOf(current)
@@ -47,13 +55,8 @@ export function openAwsAccessKeyRotator(settings: AwsAccessKeyRotator, { tool }:
       return untilKnown(key, signal, () => askAws(signal, (options) => client.send(new GetCallerIdentityCommand({}), options)))
     },
 
-    async retire(value, current, _options, signal) {
-      const [key, inForce] = [keyOf(value), keyOf(current)]
-      if (key.accessKeyId === inForce.accessKeyId) return
-      if (await (await openIamKeys(access, inForce)).delete(key.accessKeyId, signal)) return
-      // The user in force has it not: it is gone, or another user's, which it can say itself.
-      await (await openIamKeys(access, key)).delete(key.accessKeyId, signal)
-    },
+    retire: (value, current, _options, signal) => end(value, current, signal),
+    abandon: (value, current, _options, signal) => end(value, current, signal),
 
     check: (current, signal) =>
       findAll(async () => {

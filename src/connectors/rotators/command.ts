@@ -63,7 +63,11 @@ export function openCommandRotator({ name }: CommandRotator, { tool, context }: 
     },
 
     async retire(value, current, { cutOff }, signal) {
-      await runOrThrow('retire', { retired: value.reveal(), current: current.reveal(), cut_off: cutOff }, [value, current], signal)
+      await runOrThrow('retire', { retired: value.reveal(), current: current.reveal(), cut_off: cutOff, given_up: false }, [value, current], signal)
+    },
+
+    async abandon(value, current, _options, signal) {
+      await runOrThrow('retire', { retired: value.reveal(), current: current.reveal(), cut_off: false, given_up: true }, [value, current], signal)
     },
 
     check: () =>

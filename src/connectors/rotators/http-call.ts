@@ -65,6 +65,31 @@ export function openHttpRotator(settings: HttpRotator, { tool, context }: Rotato
     return (await send(test, { pending }, signal)).expected
   }
 
+  async function end(call: HttpCall, retired: Secret, current: Secret, signal: AbortSignal): Promise<void> {
+    const answered = await send(call, { retired, current }, signal)
+    // Done before, it may be refused; that the call which tries values out still tells good ones shows that it says so of this one.
+    const isOver = answered.expected || (!(await isTaken(retired, signal)) && (await isTaken(current, signal)))
+    if (!isOver) throw refuse(answered, 'the value that was replaced, or given up, may still be good.')
+  }
+
+  /**
+   * Of an API that has one value only, the pending one may be the only one that it takes. The one in force is set again by
+   * that, also where it seems to be good, for what says so may not have heard of the pending one yet.
+   */
+  async function restore(call: HttpCall, pending: Secret, current: Secret, signal: AbortSignal): Promise<void> {
+    let failure: unknown
+    // Refused, it is as it was, or never was set.
+    await send(call, { pending: current, current: pending }, signal).catch((error: unknown) => {
+      failure = error
+    })
+    const { expected, sentence } = await send(test, { pending: current }, signal)
+    if (!expected) {
+      const publicMessage = `${sentence} to the value in force, which may have been replaced there by the new one, and could not be put back: both are kept, and it is tried again. An admin sees which of the two is good.`
+      throw new ConnectorError({ outcome: 'unknown', publicMessage, cause: failure })
+    }
+    if (failure !== undefined && (await isTaken(pending, signal))) throw failure
+  }
+
   return {
     async create(rotation, current, signal) {
       if (create !== undefined) return createThere(create, rotation, current, signal)
@@ -86,11 +111,13 @@ export function openHttpRotator(settings: HttpRotator, { tool, context }: Rotato
     },
 
     ...(revoke !== undefined && {
-      async retire(value: Secret, current: Secret, _options: unknown, signal: AbortSignal) {
-        const answered = await send(revoke, { retired: value, current }, signal)
-        if (!answered.expected) throw refuse(answered, 'the value that was replaced may still be good.')
-      },
+      retire: (value: Secret, current: Secret, _options: unknown, signal: AbortSignal) => end(revoke, value, current, signal),
     }),
+
+    async abandon(value, current, { kept }, signal) {
+      if (revoke !== undefined) await end(revoke, value, current, signal)
+      else if (set !== undefined && kept) await restore(set, value, current, signal)
+    },
 
     check: (current, signal) =>
       findAll(async () => {

@@ -46,6 +46,16 @@ export function openPostgresRotator(settings: PostgresRotator, { tool, context }
     }
   }
 
+  async function tryOut(root: RootUrl, signal: AbortSignal): Promise<Tested> {
+    try {
+      return await runOnce(root, { privateNetwork }, signal, (session) => judgeSession(session, role))
+    } catch (error) {
+      const why = explainRefusal(error, root.user, root.database)
+      if (why === undefined) throw error
+      return { ok: false, why }
+    }
+  }
+
   return {
     async create(_rotation, current) {
       const { root, withUser } = parse(current)
@@ -57,36 +67,50 @@ export function openPostgresRotator(settings: PostgresRotator, { tool, context }
       // Put by hand meanwhile: whoever holds it is not to be cut off.
       if (parse(current).root.user === judgeUser(user)) throw refuse(`The value in force is of the user ${user} by now, whose password was to be replaced: the rotation begins anew.`)
       const verifier = await createScramVerifier(password.reveal())
-      await runAsAdmin(user, signal, (session) => alterUser(session, user, `login password ${escapeLiteral(verifier)}`))
+      await runAsAdmin(user, signal, async (session) => {
+        // Whoever is still in by an older value could change the new one, or what the user does by itself when it logs in.
+        await alterUser(session, user, ['nologin'])
+        await endSessions(session, user)
+        const resets = ['reset all', ...(await listDatabasesWithSettings(session, user)).map((database) => `in database ${escapeIdentifier(database)} reset all`)]
+        await alterUser(session, user, [`login password ${escapeLiteral(verifier)}`, ...resets, ...(role === undefined ? [] : [`set role = ${escapeLiteral(role)}`])])
+      })
     },
 
     async test(pending, signal) {
       const { root } = parse(pending)
       judgeUser(root.user)
-      try {
-        return await runOnce(root, { privateNetwork }, signal, (session) => judgeSession(session, role))
-      } catch (error) {
-        const why = explainRefusal(error, root.user, root.database)
-        if (why === undefined) throw error
-        return { ok: false, why }
-      }
+      return tryOut(root, signal)
     },
 
     async retire(value, current, { cutOff }, signal) {
       const { root } = parse(value)
       const user = judgeUser(root.user)
-      const opens = user !== parse(current).root.user && (await isLetIn(root, { privateNetwork }, signal))
-      if (!opens && !cutOff) return
+      // Whatever its password is by now: whoever was lent it may have given the user another one.
+      const isOther = user !== parse(current).root.user
+      if (!isOther && !cutOff) return
       await runAsAdmin(user, signal, async (session) => {
-        if (opens) await alterUser(session, user, 'nologin password null')
+        if (isOther) await alterUser(session, user, lockedOut)
         if (cutOff) await endSessions(session, user)
       })
     },
 
+    async abandon(value, current, _options, signal) {
+      const { root } = parse(value)
+      const user = judgeUser(root.user)
+      // Where it never was set, the user's last value may still be lent.
+      if (user === parse(current).root.user || !(await isLetIn(root, { privateNetwork }, signal))) return
+      await runAsAdmin(user, signal, (session) => alterUser(session, user, lockedOut))
+    },
+
     check: (current, signal) =>
       findAll(async () => {
-        judgeUser(parse(current).root.user)
-        return runOnce(await readAdmin(), { privateNetwork }, signal, (session) => checkUsers(session, users, role))
+        const { root } = parse(current)
+        judgeUser(root.user)
+        const found = await runOnce(await readAdmin(), { privateNetwork }, signal, (session) => checkUsers(session, users, role))
+        const tried = await tryOut(root, signal)
+        // What the check of the users says already is not said twice.
+        if (tried.ok || found.some(({ ok }) => !ok)) return found
+        return [...found, { ok: false, sentence: `The value in force is not what it should be: ${tried.why} Where whoever was lent it has changed it, as a user may its own password, an admin has it replaced: stint rotate ${tool.name}.` }]
       }),
 
     close: async () => undefined,
@@ -114,7 +138,7 @@ async function judgeSession({ query, root }: Session, role: string | undefined):
 /** What the server's refusal says of the value; `undefined` where it says nothing of it. */
 function explainRefusal(error: unknown, user: string, database: string): string | undefined {
   const state = sqlState(error)
-  if (state === '28P01') return `The server does not take the new password of ${user}: VALID UNTIL of the role may be over, or another server may have been told.`
+  if (state === '28P01') return `The server does not take the password of ${user}: VALID UNTIL of the role may be over, or another server may have been told.`
   if (state.startsWith('28')) return `The server does not let ${user} in (${quoteAnswer(error)}).`
   if (state === '42501') return `The user ${user} lacks a right (${quoteAnswer(error)}): an admin runs GRANT CONNECT ON DATABASE ${escapeIdentifier(database)} TO ${escapeIdentifier(user)}.`
   return undefined
@@ -132,15 +156,18 @@ function explain(error: unknown, admin: string, user: string): unknown {
 
 const roundsMax = 60
 
+const lockedOut = ['nologin password null']
+
 /**
  * A user may change its own role, and who holds such a change open would hold this one up: its sessions are ended then, of
  * which none is the current value's.
  */
-async function alterUser(session: Session, user: string, change: string): Promise<void> {
+async function alterUser(session: Session, user: string, changes: readonly string[]): Promise<void> {
   await session.query(`set lock_timeout = '300ms'`)
   for (let round = 1; ; round++) {
     try {
-      await session.query(`alter role ${escapeIdentifier(user)} ${change}`)
+      // Sent as one text they take effect together.
+      await session.query(changes.map((change) => `alter role ${escapeIdentifier(user)} ${change}`).join('; '))
       return
     } catch (error) {
       // 55P03: somebody else's lock.
@@ -148,6 +175,15 @@ async function alterUser(session: Session, user: string, change: string): Promis
       await terminate(session, user)
     }
   }
+}
+
+/** Users may change their own settings for one database, too. */
+async function listDatabasesWithSettings({ query }: Session, user: string): Promise<readonly string[]> {
+  const rows = await query<{ name: string }>(
+    'select datname::text as name from pg_db_role_setting join pg_database d on d.oid = setdatabase join pg_roles r on r.oid = setrole where rolname = $1',
+    [user],
+  )
+  return rows.map(({ name }) => name)
 }
 
 /** Ends all sessions of a user, also one that was being opened while its right to be was taken. */

@@ -24,10 +24,16 @@ export interface Rotator {
   /** Tries the pending value out. What says nothing of the value, such as a system that is down, is thrown. */
   test(pending: Secret, signal: AbortSignal): Promise<Tested>
   /**
-   * Has a value open nothing any more: one that was replaced by `current`, or a pending one that is given up, whether or not
-   * it was set. With `cutOff`, what it holds open is cut off, too. Absent where the system needs no telling.
+   * Has a value that `current` replaced open nothing any more, whatever whoever was lent it has done with it. With `cutOff`,
+   * what it holds open is cut off, too. Absent where the system needs no telling.
    */
   retire?(value: Secret, current: Secret, options: { readonly cutOff: boolean }, signal: AbortSignal): Promise<void>
+  /**
+   * Has a value of `create` that is given up open nothing, whether or not it was set, and `current` open what it did; nobody was
+   * lent it. Throws where the system may still accept it, or `current` no more. `kept`: it is the pending value of a run, which
+   * may have been set. Absent where the system needs no telling.
+   */
+  abandon?(value: Secret, current: Secret, options: { readonly kept: boolean }, signal: AbortSignal): Promise<void>
   /** Whether it could replace the value in force, in sentences, as far as that can be told without doing so. Does not throw. */
   check?(current: Secret, signal: AbortSignal): Promise<readonly Finding[]>
   /** Gives back what it holds open. */

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { compileDenyingPolicy, sessionPolicyLengthMax } from './aws-session-policy.ts'
 import type { KindProblem } from './kind.ts'
 
 /** The partitions of AWS, each with accounts of its own. */
@@ -51,7 +52,10 @@ export function judgeKillSwitch({ role, kill_switch: found, web_identity: webIde
     : !webIdentity && found.role !== undefined ? [{ path: ['kill_switch', 'role'], message: 'goes with web_identity: otherwise the policies are written with the credentials' }]
     : webIdentity && found.role === role ? [{ path: ['kill_switch', 'role'], message: 'must be another role than the one that agents are given: it could write its own way out' }]
     : []
-  return [...foreign, ...writer]
+  const long =
+    webIdentity && compileDenyingPolicy(found.policies, role).length > sessionPolicyLengthMax ? [{ path: ['kill_switch', 'policies'], message: `must fit into the session policy of ${sessionPolicyLengthMax} characters with which they are written: name fewer, or give them shorter names` }]
+    : []
+  return [...foreign, ...writer, ...long]
 }
 
 /**
@@ -59,6 +63,8 @@ export function judgeKillSwitch({ role, kill_switch: found, web_identity: webIde
  * hold the lists of two roles.
  */
 export function judgeSharedRole(own: RoleSettings, beside: RoleSettings, other: string): readonly KindProblem[] {
+  if (own.kill_switch?.role === beside.role) return [{ path: ['config', 'kill_switch', 'role'], message: `must not be the role whose sessions ${other} gives out: they could write their own way out` }]
+  if (beside.kill_switch?.role === own.role) return [{ path: ['config', 'role'], message: `must not be the role that writes the deny policies of ${other}: a session could write its own way out` }]
   const [policies, others] = [own.kill_switch?.policies ?? [], beside.kill_switch?.policies ?? []]
   if (own.role === beside.role) {
     if (JSON.stringify(policies.toSorted()) === JSON.stringify(others.toSorted())) return []

@@ -1,9 +1,9 @@
 import { z } from 'zod'
 import { roleArn } from './aws-kill-switch.ts'
 import { awsRegion } from './aws-sts.ts'
-import type { ConnectorKind } from './kind.ts'
+import type { ConnectorKind, KindProblem } from './kind.ts'
 import { privateNetwork, secretSource, serviceUrl } from './parts.ts'
-import { environmentSchema, judgeRotation, rotationSchema } from './rotation.ts'
+import { environmentSchema, judgeRotation, judgeSharedSecret, mayBeSameSecret, rotationSchema } from './rotation.ts'
 
 /** The ARN of a secret, of which the fourth part is the region. */
 const secretArn = /^arn:aws[a-z-]*:secretsmanager:([a-z0-9-]+):[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]{1,519}$/
@@ -32,4 +32,11 @@ const config = z
 export type AwsSecretsManagerConfig = z.output<typeof config>
 
 /** A secret of AWS Secrets Manager, lent as it is: nothing can be cut out of it, so there is no target. */
-export const awsSecretsManagerKind: ConnectorKind = { audience: 'optional', lendsToken: false, lendsValue: true, actionShape: {}, config, target: 'refused', judgeTool: judgeRotation }
+export const awsSecretsManagerKind: ConnectorKind = { audience: 'optional', lendsToken: false, lendsValue: true, actionShape: {}, config, target: 'refused', judgeTool: judgeRotation, judgeBeside }
+
+function judgeBeside(own: unknown, beside: unknown, other: string): readonly KindProblem[] {
+  // The schema of this kind has parsed both.
+  const [a, b] = [own as AwsSecretsManagerConfig, beside as AwsSecretsManagerConfig]
+  if (a.region !== b.region || a.endpoint !== b.endpoint || !mayBeSameSecret(a.secret_id, b.secret_id)) return []
+  return judgeSharedSecret(a, b, other, ['config', 'secret_id'])
+}

@@ -36,6 +36,24 @@ export function usesTarget(statements: readonly AwsStatement[]): boolean {
 }
 
 /**
+ * Whether the target confines a statement: it stands in each resource, or in each value of one condition, by an operator that
+ * holds for nothing where the request has no such key, and for no list of which a part fits.
+ */
+export function isConfined({ resources, conditions }: AwsStatement): boolean {
+  const areFilled = (texts: readonly string[]): boolean => texts.every((text) => text.includes(targetPlaceholder))
+  if (areFilled(resources)) return true
+  return Object.entries(conditions ?? {}).some(([operator, keys]) => /^(?:String|Arn)(?:Equals|EqualsIgnoreCase|Like)$/.test(operator) && Object.values(keys).some(areFilled))
+}
+
+/** What writing the deny policies of a role needs, and checking that they are attached to it. */
+export function compileDenyingPolicy(policies: readonly string[], role: string): string {
+  const writing = ['GetPolicy', 'GetPolicyVersion', 'ListPolicyVersions', 'CreatePolicyVersion', 'DeletePolicyVersion']
+  const looking = ['ListAttachedRolePolicies', 'GetRole']
+  const allow = (actions: readonly string[], resources: readonly string[]) => ({ actions: actions.map((action) => `iam:${action}`), resources })
+  return compileSessionPolicy([allow(writing, policies), allow(looking, [role])], undefined)
+}
+
+/**
  * Why a target is refused whatever the tool's pattern says, or `undefined`. Taken is what names one object in an ARN and
  * means nothing else there: no wildcard, no policy variable, nothing that ends a JSON string, no other account's ARN, no
  * step to another path (invariant 6).

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { judgeKillSwitch, judgeSharedRole, killSwitch, roleArn } from './aws-kill-switch.ts'
-import { compileSessionPolicy, findAwsTargetProblem, sessionPolicyLengthMax, targetPlaceholder, usesTarget, type AwsStatement } from './aws-session-policy.ts'
+import { compileSessionPolicy, findAwsTargetProblem, isConfined, sessionPolicyLengthMax, targetPlaceholder, usesTarget, type AwsStatement } from './aws-session-policy.ts'
 import type { ConnectorKind, KindProblem } from './kind.ts'
 import { privateNetwork, secretSource, serviceUrl } from './parts.ts'
 
@@ -37,6 +37,12 @@ const config = z
 /** The one thing of STS that a session may be allowed beside nothing: what tells it who it is. */
 const harmlessOfSts = /^sts:(?:GetCallerIdentity|GetAccessKeyInfo|DecodeAuthorizationMessage)$/
 
+/**
+ * Of IAM only what reads: whoever writes there can write a way round the session policy, and out of the kill switch. PassRole
+ * by its name, for what runs under another role is not this session.
+ */
+const harmlessOfIam = /^iam:(?:(?:Get|List|Simulate)[A-Za-z0-9*?]*|PassRole)$/
+
 const actionPattern = z
   .string()
   .max(128)
@@ -44,6 +50,7 @@ const actionPattern = z
   .regex(/^[a-z0-9][a-z0-9-]*:[A-Za-z0-9*?]+$/, 'must be service:Action, the service in full and in lower case; * and ? may stand in the action')
   // With the session of another role it would shed the denial of its source identity; and other calls give credentials, too.
   .refine((action) => !action.startsWith('sts:') || harmlessOfSts.test(action), 'must not be of sts but sts:GetCallerIdentity: a session never opens another one')
+  .refine((action) => !action.startsWith('iam:') || harmlessOfIam.test(action), 'must not be of iam but iam:Get…, iam:List…, iam:Simulate… and iam:PassRole: with others a session could lift what confines it')
 
 const text = z
   .string()
@@ -103,9 +110,11 @@ function judgeTool({ target, actions, ttl }: Parameters<NonNullable<ConnectorKin
   for (const { verb, settings } of actions.values()) {
     const path = ['actions', verb, 'statements']
     // The schema of this kind has parsed it.
-    const used = usesTarget(settings['statements'] as AwsStsAction['statements'])
-    if (used && target?.required !== true) problems.push({ path, message: `use ${targetPlaceholder}, so that the tool must have a target, with required: true` })
-    if (!used && target !== undefined) problems.push({ path, message: `must use ${targetPlaceholder}: the tool takes a target, which would not confine this action` })
+    const statements = settings['statements'] as AwsStsAction['statements']
+    if (usesTarget(statements) && target?.required !== true) problems.push({ path, message: `use ${targetPlaceholder}, so that the tool must have a target, with required: true` })
+    for (const [i, statement] of target === undefined ? [] : statements.entries()) {
+      if (!isConfined(statement)) problems.push({ path: [...path, i], message: `must use ${targetPlaceholder} in each of its resources, or in each value of a condition by StringEquals, StringLike, ArnEquals or ArnLike itself: the tool takes a target, which would not confine this statement` })
+    }
   }
   return problems
 }

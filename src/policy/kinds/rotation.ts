@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { formatDuration, parseDuration } from '../../kernel/duration.ts'
-import type { ConnectorKind } from './kind.ts'
+import type { ConnectorKind, KindProblem } from './kind.ts'
 import { rotatorSchema } from './rotators.ts'
 
 const everySecondsMin = 3_600
@@ -26,6 +26,33 @@ export const judgeRotation: NonNullable<ConnectorKind['judgeTool']> = ({ ttl, co
   const { rotation } = config as { readonly rotation?: RotationSettings }
   if (rotation === undefined || rotation.every >= ttl.maxSeconds) return []
   return [{ path: ['config', 'rotation', 'every'], message: `must be no shorter than the tool's ttl.max (${formatDuration(ttl.maxSeconds)}), or a value would be replaced before the end of its grant` }]
+}
+
+/**
+ * Of a secret that is replaced one tool knows who was lent it: another one's grants would end before their time, or be ended by
+ * a rotation that knows nothing of them.
+ */
+export function judgeSharedSecret(own: object, beside: object, other: string, path: readonly string[]): readonly KindProblem[] {
+  if (!('rotation' in own && own.rotation !== undefined) && !('rotation' in beside && beside.rotation !== undefined)) return []
+  return [{ path, message: `is the secret of ${JSON.stringify(other)} already, and one of the two has a rotation: a secret that is replaced is lent by one tool alone` }]
+}
+
+/**
+ * Whether two names may be of one secret: by its name, or as in AWS by its ARN, of which the name may be followed by a dash and six
+ * characters. Of what account a mere name is, is not known.
+ */
+export function mayBeSameSecret(a: string, b: string): boolean {
+  if (a.startsWith('arn:') && b.startsWith('arn:') && a.split(':').slice(0, 6).join() !== b.split(':').slice(0, 6).join()) return false
+  const [one, other] = [nameOf(a), nameOf(b)]
+  return one === other || (a.startsWith('arn:') && withoutSuffix(one) === other) || (b.startsWith('arn:') && withoutSuffix(other) === one)
+}
+
+function nameOf(secret: string): string {
+  return secret.startsWith('arn:') ? secret.split(':').slice(6).join(':') : secret
+}
+
+function withoutSuffix(name: string): string {
+  return name.replace(/-[A-Za-z0-9]{6}$/, '')
 }
 
 const environmentRule = "must be a variable, of A-Z, 0-9 and _ and none of Stint's own, or a map of 1 to 32 such variables to members of the secret"

@@ -87,10 +87,10 @@ const http = z
     path: ['revoke'],
     error: 'is needed with create, for what the API has made would be good for ever',
   })
-  .refine(({ test }) => JSON.stringify(test).includes('{pending}'), { path: ['test'], error: 'must use {pending}, or it would try nothing out' })
-  .refine(({ set }) => set === undefined || JSON.stringify(set).includes('{pending}'), { path: ['set'], error: 'must use {pending}' })
-  .refine(({ revoke }) => revoke === undefined || JSON.stringify(revoke).includes('{retired}'), { path: ['revoke'], error: 'must use {retired}' })
-  .refine(({ auth, ...calls }) => auth !== undefined || !JSON.stringify(calls).includes('{auth}'), { path: ['auth'], error: 'is missing, which {auth} stands for' })
+  .refine(({ test }) => holds(test, '{pending}'), { path: ['test'], error: 'must use {pending}, or it would try nothing out' })
+  .refine(({ set }) => set === undefined || holds(set, '{pending}'), { path: ['set'], error: 'must use {pending}' })
+  .refine(({ revoke }) => revoke === undefined || holds(revoke, '{retired}'), { path: ['revoke'], error: 'must use {retired}' })
+  .refine(({ auth, ...calls }) => auth !== undefined || !holds(calls, '{auth}'), { path: ['auth'], error: 'is missing, which {auth} stands for' })
 
 /** A program on the broker's machine; the configuration of the broker says which names there are. */
 const command = z.strictObject({ name: z.string().regex(/^[a-z][a-z0-9-]{0,62}$/, 'must be a name under rotation.commands in the configuration of the broker') })
@@ -113,6 +113,12 @@ export type HttpRotator = z.output<typeof http>
 export type HttpCall = HttpRotator['test']
 export type CommandRotator = z.output<typeof command>
 export type AwsAccessKeyRotator = z.output<typeof awsAccessKey>
+
+/** Whether a text in it says so; the names of members are not filled. */
+function holds(value: unknown, text: string): boolean {
+  if (typeof value === 'string') return value.includes(text)
+  return typeof value === 'object' && value !== null && Object.values(value).some((one) => holds(one, text))
+}
 
 function isCallUrl(text: string): boolean {
   if (!URL.canParse(text) || /[{}]|%7[bd]/i.test(text)) return false

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { secretNamePattern } from '../../kernel/secret-source.ts'
-import type { ConnectorKind } from './kind.ts'
-import { environmentSchema, judgeRotation, rotationSchema } from './rotation.ts'
+import type { ConnectorKind, KindProblem } from './kind.ts'
+import { environmentSchema, judgeRotation, judgeSharedSecret, rotationSchema } from './rotation.ts'
 
 const config = z.strictObject({
   /** Its name, as in `stint secret put NAME`. */
@@ -13,4 +13,10 @@ const config = z.strictObject({
 export type SealedSecretConfig = z.output<typeof config>
 
 /** A secret that Stint keeps itself, lent as it is: nothing can be cut out of it, so there is no target. */
-export const sealedSecretKind: ConnectorKind = { audience: 'optional', lendsToken: false, lendsValue: true, actionShape: {}, config, target: 'refused', judgeTool: judgeRotation }
+export const sealedSecretKind: ConnectorKind = { audience: 'optional', lendsToken: false, lendsValue: true, actionShape: {}, config, target: 'refused', judgeTool: judgeRotation, judgeBeside }
+
+function judgeBeside(own: unknown, beside: unknown, other: string): readonly KindProblem[] {
+  // The schema of this kind has parsed both.
+  const [a, b] = [own as SealedSecretConfig, beside as SealedSecretConfig]
+  return a.secret === b.secret ? judgeSharedSecret(a, b, other, ['config', 'secret']) : []
+}

@@ -18,9 +18,13 @@ export async function createRotation(db: Kysely<never>, engine: Engine): Promise
     `alter table sealed_secret add column rotation ${text}`,
     "update sealed_secret set stage = 'current' where sealed <> ''",
     'drop index sealed_secret_kept',
-    'create unique index sealed_secret_by_stage on sealed_secret (name, stage) where stage is not null',
+    // A process of the version before may still run: it knows of no stages, and what it put would be found by nobody.
+    ...(engine === 'postgres' ? ["alter table sealed_secret add constraint sealed_secret_staged check ((sealed <> '') = (stage is not null))"] : []),
+    'create index sealed_secret_by_stage on sealed_secret (name, stage) where stage is not null',
+    // Of what was replaced there may be several, each until the system behind it was told.
+    "create unique index sealed_secret_one on sealed_secret (name, stage) where stage in ('current', 'pending')",
     `create table rotation (
-      name ${text} primary key, tool ${text}, every_seconds ${int}, scheduled_by ${text}, policy_set ${text}, id ${text}, step ${text},
+      name ${text} primary key, tool ${text}, secret ${text}, every_seconds ${int}, scheduled_by ${text}, policy_set ${text}, id ${text}, step ${text},
       reason ${text}, leaked ${int} not null, again ${text}, tries ${int} not null, failures ${int} not null, started_at ${text},
       version ${text}, replaced ${text}, retire_at ${text}, retire_leaked ${int} not null, finished_at ${text}, failed_at ${text},
       last_id ${text}, next_at ${text}, due_at ${text}, owner ${text}, lease_until ${text}, problem ${text}, overdue_announced ${text}) ${options}`,

@@ -135,6 +135,15 @@ describeAws('the access key of an IAM user', () => {
     expect((await keys()).map(([id]) => id)).toContain(read(current).AccessKeyId)
   })
 
+  test('a new key that is given up is deleted, or it is said that it could not be', async () => {
+    const { rotator, current, keys, aws } = await createUser()
+    const next = await rotator.create(run, current, within())
+    aws.fail('DeleteAccessKey', { cut: 'before' }, 1)
+    await failure(rotator.abandon?.(next, current, { kept: true }, within()) ?? Promise.resolve())
+    for (let i = 0; i < 2; i++) await rotator.abandon?.(next, current, { kept: true }, within())
+    expect(await keys()).toEqual([[read(current).AccessKeyId, 'Active']])
+  })
+
   test('the key in force is never deleted, nor one of another user left alive', async () => {
     const { rotator, current, keys } = await createUser()
     await rotator.retire?.(current, current, { cutOff: true }, within())

@@ -51,12 +51,14 @@ describe('a command that replaces a secret', () => {
     await rotator.set(run, pending, current, within())
     expect(await rotator.test(pending, within())).toEqual({ ok: true })
     await rotator.retire?.(current, pending, { cutOff: true }, within())
-    expect(readFileSync(join(folder, 'args'), 'utf8')).toBe(['create', 'set', 'test', 'retire'].map((step) => `--environment test ${step}\n`).join(''))
+    await rotator.abandon?.(pending, current, { kept: true }, within())
+    expect(readFileSync(join(folder, 'args'), 'utf8')).toBe(['create', 'set', 'test', 'retire', 'retire'].map((step) => `--environment test ${step}\n`).join(''))
     expect(readFileSync(join(folder, 'input'), 'utf8').trim().split('\n').map((line) => JSON.parse(line) as unknown)).toEqual([
       { tool: 'billing-api', rotation: run, current: current.reveal() },
       { tool: 'billing-api', rotation: run, pending: pending.reveal(), current: current.reveal() },
       { tool: 'billing-api', pending: pending.reveal() },
-      { tool: 'billing-api', retired: current.reveal(), current: pending.reveal(), cut_off: true },
+      { tool: 'billing-api', retired: current.reveal(), current: pending.reveal(), cut_off: true, given_up: false },
+      { tool: 'billing-api', retired: pending.reveal(), current: current.reveal(), cut_off: false, given_up: true },
     ])
   })
 

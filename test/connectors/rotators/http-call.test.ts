@@ -221,8 +221,68 @@ describe('calls of an HTTP API', () => {
     state.fault = undefined
     const refused = await failure(rotator.create(run, new Secret('unknown-key'), within()))
     expect(refused).toMatchObject({ outcome: 'nothing_done', publicMessage: `POST ${origin}/keys answered 401, which its catalog file does not expect: nothing was made, as far as is known.` })
-    const revoked = await failure(rotator.retire?.(new Secret('unknown-key'), first, { cutOff: false }, within()) ?? Promise.resolve())
-    expect(revoked.publicMessage).toContain('answered 404, which its catalog file does not expect: the value that was replaced may still be good.')
+  })
+
+  test('what is revoked already is no failure, and what only seems so is one', async () => {
+    const { origin, state } = await startApi()
+    const rotator = open({
+      create: { call: { method: 'POST', url: `${origin}/keys`, headers: bearer('current') }, answer: '/data/0/key' },
+      test: { method: 'GET', url: `${origin}/me`, headers: bearer('pending') },
+      revoke: { method: 'DELETE', url: `${origin}/key`, headers: bearer('current'), json: { key: '{retired}' }, expect: [204] },
+    })
+    const next = await rotator.create(run, first, within())
+    const retire = () => rotator.retire?.(first, next, { cutOff: false }, within()) ?? Promise.resolve()
+    state.fault = (answer, { method }) => {
+      if (method === 'DELETE') answer.destroy()
+      return method === 'DELETE'
+    }
+    expect(await failure(retire())).toMatchObject({ outcome: 'unknown' })
+    state.fault = undefined
+    // The API answers 404.
+    await retire()
+    await rotator.abandon?.(first, next, { kept: false }, within())
+    state.keys.add(first.reveal())
+    state.fault = (answer, { method }) => {
+      if (method !== 'DELETE') return false
+      state.keys.add(first.reveal())
+      answer.writeHead(403).end()
+      return true
+    }
+    expect((await failure(retire())).publicMessage).toContain('answered 403, which its catalog file does not expect: the value that was replaced, or given up, may still be good.')
+    // The call that tries values out tells none from another.
+    state.fault = (answer) => {
+      answer.writeHead(403).end()
+      return true
+    }
+    expect((await failure(retire())).publicMessage).toContain('may still be good')
+  })
+
+  test('given up, a value that took the place of the one in force gives it back', async () => {
+    const { origin, state, heard } = await startApi({ onlyOne: true })
+    const rotator = open({
+      generate: {},
+      set: { method: 'PUT', url: `${origin}/key`, headers: bearer('current'), json },
+      test: { method: 'GET', url: `${origin}/me`, headers: bearer('pending') },
+    })
+    const next = await rotator.create(run, first, within())
+    const giveUp = (kept = true) => rotator.abandon?.(next, first, { kept }, within()) ?? Promise.resolve()
+    // It was never set: by it nothing can be asked.
+    await giveUp()
+    expect([...state.keys]).toEqual([first.reveal()])
+    await rotator.set(run, next, first, within())
+    heard.length = 0
+    await giveUp(false)
+    expect(heard).toEqual([])
+    state.fault = (answer) => {
+      answer.writeHead(403).end()
+      return true
+    }
+    expect(await failure(giveUp())).toMatchObject({ outcome: 'unknown', publicMessage: expect.stringContaining('to the value in force, which may have been replaced there by the new one, and could not be put back: both are kept') })
+    state.fault = undefined
+    state.keys.clear()
+    state.keys.add(next.reveal())
+    for (let i = 0; i < 2; i++) await giveUp()
+    expect([...state.keys]).toEqual([first.reveal()])
   })
 
   test('only hosts within the rules for all outbound calls are called', async () => {
@@ -253,6 +313,7 @@ describe('the settings of an HTTP rotator', () => {
     'too few bits': { ...good, generate: { length: 16, alphabet: '0123456789' } },
     'a character twice': { ...good, generate: { length: 64, alphabet: '00123456789' } },
     '{auth} without auth': { ...good, set: { ...call, headers: bearer('auth'), json } },
+    'the new value as the name of a member': { ...good, set: { ...call, json: { '{pending}': 'x' } } },
     'a body with GET': { ...good, test: { method: 'GET', url: call.url, json } },
     'two bodies': { ...good, set: { ...call, json, form: json } },
     'a header that is none': { ...good, set: { ...call, json, headers: { 'a b': 'c' } } },

@@ -148,10 +148,14 @@ describe.skipIf(missing !== undefined)('the password of a PostgreSQL user', () =
     const second = await rotate(rotator, current)
     // The second rotation is given up before its step set: the value before the current one is still lent.
     const third = await rotator.create(run, second, within())
-    await retireTwice(rotator, third, second, false)
+    const giveUp = async () => {
+      for (let i = 0; i < 2; i++) await rotator.abandon?.(third, second, { kept: true }, within())
+    }
+    await giveUp()
     expect([await opens(current), await opens(second)]).toEqual([true, true])
     await rotator.set(run, third, second, within())
-    await retireTwice(rotator, third, second, false)
+    expect(await opens(third)).toBe(true)
+    await giveUp()
     expect([await opens(current), await opens(second), await opens(third)]).toEqual([false, true, false])
   })
 
@@ -180,7 +184,7 @@ describe.skipIf(missing !== undefined)('the password of a PostgreSQL user', () =
     const { site, a, b, current, open } = await createTurns()
     const rotator = open()
     const pending = await rotator.create(run, current, within())
-    expect(await rotator.test(pending, within())).toEqual({ ok: false, why: expect.stringContaining(`does not take the new password of ${b}`) })
+    expect(await rotator.test(pending, within())).toEqual({ ok: false, why: expect.stringContaining(`does not take the password of ${b}`) })
     await rotator.set(run, pending, current, within())
     await site.admin(`revoke connect on database ${site.database} from public; grant connect on database ${site.database} to ${a}`)
     expect(await rotator.test(pending, within())).toEqual({ ok: false, why: expect.stringContaining(`GRANT CONNECT ON DATABASE "${site.database}" TO "${b}"`) })
@@ -235,8 +239,10 @@ describe.skipIf(missing !== undefined)('the password of a PostgreSQL user', () =
     expect(await check(site.root)).toEqual([a, b].map((user) => `The user ${user} does not act as ${site.root}: ALTER ROLE "${user}" SET role = '${site.root}'.`))
     // Its own sentences mend it.
     for (const sentence of (await check(site.root)) ?? []) await site.admin(sentence.slice(sentence.indexOf(': ') + 2, -1))
+    expect(await check(site.root)).toEqual(['good', expect.stringContaining(`GRANT "${site.root}" TO "${a}"`)])
+    await site.admin(`grant ${site.root} to ${a}, ${b} with inherit false, set true`)
     expect(await check(site.root)).toEqual(['good'])
-    await site.admin(`alter role ${admin} nocreaterole; alter role ${b} superuser; revoke ${a} from ${admin}`)
+    await site.admin(`alter role ${a} reset role; alter role ${b} reset role; alter role ${admin} nocreaterole; alter role ${b} superuser; revoke ${a} from ${admin}`)
     const sentences = (await check()) ?? []
     expect(sentences).toHaveLength(3)
     for (const sentence of sentences) await site.admin(sentence.slice(sentence.indexOf(': ') + 2, -1))
@@ -247,6 +253,47 @@ describe.skipIf(missing !== undefined)('the password of a PostgreSQL user', () =
     expect(await check()).toEqual([expect.stringContaining(`There is no user ${b}: CREATE ROLE`)])
     expect(await open({ users: [b, 'x'] }).check?.(current, within())).toEqual([{ ok: false, sentence: expect.stringContaining('take turns') }])
     expect(await opens(current)).toBe(true)
+  })
+
+  test('a check says that whoever was lent the value in force has changed it, and what its users have set', async () => {
+    const { a, current, open } = await createTurns()
+    const agent = await connectAs(current.reveal())
+    await agent.query(`alter role ${a} password 'mine'`)
+    const rotator = open()
+    const sentences = async () => (await rotator.check?.(current, within()))?.filter(({ ok }) => !ok).map(({ sentence }) => sentence)
+    expect(await sentences()).toEqual([expect.stringContaining(`does not take the password of ${a}`)])
+    await agent.query(`alter role ${a} set search_path = mine`)
+    expect(await sentences()).toEqual([expect.stringContaining(`The user ${a} has settings of its own (search_path)`)])
+  })
+
+  test('a user who has given itself another password is locked out all the same', async () => {
+    const { a, current, open } = await createTurns()
+    const rotator = open()
+    const agent = await connectAs(current.reveal())
+    const second = await rotate(rotator, current)
+    await agent.query(`alter role ${a} password 'mine'`)
+    const own = new Secret(current.reveal().replace('first-password', 'mine'))
+    expect([await opens(current), await opens(own)]).toEqual([false, true])
+    await retireTwice(rotator, current, second, false)
+    expect([await opens(own), await opens(second)]).toEqual([false, true])
+    // Still in, it may do so again, but it is not let in by that.
+    await agent.query(`alter role ${a} password 'mine'`)
+    expect(await opens(own)).toBe(false)
+  })
+
+  test('a new password is one that nobody knows or changes who was lent an older one, and takes their settings away', async () => {
+    const { site, a, b, current, open } = await createTurns()
+    await site.admin(`create role shared_${site.id} nologin; grant shared_${site.id} to ${a}, ${b} with inherit true, set true`)
+    const rotator = open({ role: `shared_${site.id}` })
+    const agent = await connectAs(current.reveal())
+    await agent.query(`alter role ${a} set search_path = mine; alter role ${a} set role = 'none'; alter role ${a} in database ${site.database} set work_mem = '64kB'; alter role ${a} set statement_timeout = 1`)
+    const second = await rotate(rotator, current)
+    await rotator.retire?.(current, second, { cutOff: false }, within())
+    const third = await rotate(rotator, second)
+    await expect(agent.query(`alter role ${a} password 'mine'`)).rejects.toThrow()
+    expect(await opens(third)).toBe(true)
+    const settings = await site.admin(`select setconfig as settings from pg_db_role_setting where setrole = '${a}'::regrole`)
+    expect(settings).toEqual([{ settings: [`role=shared_${site.id}`] }])
   })
 
   test.for([
@@ -326,6 +373,9 @@ describe.skipIf(missing !== undefined)('the root credential of a postgres tool',
     await site.admin(`alter role ${b} reset role`)
     const pending = await rotator.create(run, current, within())
     await rotator.set(run, pending, current, within())
+    // The new password comes with it.
+    expect(await rotator.test(pending, within())).toEqual({ ok: true })
+    await site.admin(`alter role ${b} reset role`)
     expect(await rotator.test(pending, within())).toEqual({ ok: false, why: expect.stringContaining(`ALTER ROLE "${b}" SET role = '${site.root}'`) })
     await site.admin(`alter role ${site.root} nocreaterole; grant pg_monitor to ${b}; alter role ${b} createdb`)
     use(current)

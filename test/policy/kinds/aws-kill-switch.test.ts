@@ -47,6 +47,7 @@ describe('the kill switch of a role', () => {
     ['a writing role beside an access key', `role: "${role}", ${key}, kill_switch: { policies: ["${policy(1)}"], role: "arn:aws:iam::123456789012:role/w" }`, /goes with web_identity/],
     ['no writing role without one', `role: "${role}", web_identity: true, kill_switch: { policies: ["${policy(1)}"] }`, /must name the role that writes/],
     ['the given role as the writing one', `role: "${role}", web_identity: true, kill_switch: { policies: ["${policy(1)}"], role: "${role}" }`, /another role/],
+    ['policies of names too long to be written by web identity', `role: "${role}", web_identity: true, kill_switch: { policies: ${JSON.stringify(Array.from({ length: 10 }, (_, n) => policy(`${'x'.repeat(120)}${n}`)))}, role: "arn:aws:iam::123456789012:role/w" }`, /session policy of 2048 characters/],
     ['a delay of nothing', `role: "${role}", ${key}, kill_switch: { policies: ["${policy(1)}"], propagation_seconds: 0 }`, /propagation_seconds|1/],
   ])('may not have %s', (_, config, message) => {
     expect(load(tool('reports', config))).toEqual([expect.stringMatching(message)])
@@ -66,6 +67,14 @@ describe('tools that share a role', () => {
     ['none', `role: "${role}", ${key}`],
   ])('cannot name %s', (_, config) => {
     expect(load(tool('reports', withPolicies(policy(1), policy(2))), other(config))).toEqual([expect.stringMatching(/^tools\/reports.yaml: must have the same kill switch policies as archive/)])
+  })
+
+  it('cannot be the role that writes the deny policies of another one', () => {
+    const writer = 'arn:aws:iam::123456789012:role/stint-writer'
+    const writing = tool('reports', `role: "${role}", web_identity: true, kill_switch: { policies: ["${policy(1)}"], role: "${writer}" }`)
+    const lending = (name: string) => tool(name, `role: "${writer}", ${key}`)
+    expect(load(lending('archive'), writing)).toEqual([expect.stringMatching(/must not be the role whose sessions archive gives out/)])
+    expect(load(writing, lending('vault'))).toEqual([expect.stringMatching(/must not be the role that writes the deny policies of reports/)])
   })
 
   it('cannot lend a policy to another role', () => {

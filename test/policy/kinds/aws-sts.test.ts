@@ -38,7 +38,8 @@ describe('a tool file of aws-sts', () => {
   test.each<[string, Parts]>([
     ['as it usually is', {}],
     ['with wildcards of its author', { statements: acting('s3:Get*') }],
-    ['on all resources, where AWS knows no narrower ones', { statements: `${statement}, { actions: ["s3:ListAllMyBuckets"], resources: ["*"] }` }],
+    ['on a whole bucket, under a condition with the target', { statements: `${statement}, { actions: ["s3:ListBucket"], resources: ["arn:aws:s3:::reports"], conditions: { StringLike: { "s3:prefix": ["{target}/*", "{target}"] } } }` }],
+    ['with what reads of iam, and PassRole', { statements: '{ actions: ["iam:Get*", "iam:ListRoles", "iam:SimulatePrincipalPolicy", "iam:PassRole"], resources: ["arn:aws:iam::123456789012:role/{target}"] }' }],
     ['without targets', { statements: '{ actions: ["sts:GetCallerIdentity"], resources: ["*"] }', target: '' }],
     ['with a condition', { statements: when('{ StringLike: { "s3:prefix": ["{target}/*"] }, Bool: { "aws:SecureTransport": ["true"] } }') }],
     ['with characters that would mean something else', { statements: on('arn:aws:s3:::reports/${*}/${?}/${$}{target}') }],
@@ -85,6 +86,12 @@ describe('a tool file of aws-sts', () => {
     ['a target that need not be there, and is used', { target: '{ name: prefix, required: false, pattern: ".*" }' }, /required: true/],
     ['no target, and one is used', { target: '' }, /required: true/],
     ['a target that would confine nothing', { statements: '{ actions: ["s3:GetObject"], resources: ["arn:aws:s3:::reports/*"] }' }, /would not confine/],
+    ['a statement beside that the target does not confine', { statements: `${statement}, { actions: ["s3:ListAllMyBuckets"], resources: ["*"] }` }, /would not confine this statement/],
+    ['a resource beside that the target does not confine', { statements: on('arn:aws:s3:::reports/*') }, /would not confine this statement/],
+    ...['{ StringLikeIfExists: { "s3:prefix": ["{target}/*"] } }', '{ "ForAllValues:StringLike": { "s3:prefix": ["{target}/*"] } }', '{ "ForAnyValue:StringLike": { "s3:prefix": ["{target}/*"] } }', '{ StringLike: { "s3:prefix": ["{target}/*", "*"] } }'].map(
+      (conditions): [string, Parts, RegExp] => [`a condition that holds without the target, ${conditions}`, { statements: `{ actions: ["s3:ListBucket"], resources: ["arn:aws:s3:::reports"], conditions: ${conditions} }` }, /would not confine this statement/],
+    ),
+    ...['iam:*', 'iam:CreatePolicyVersion', 'iam:createpolicyversion', 'iam:?reatePolicyVersion', 'iam:*PolicyVersion', 'iam:AttachRolePolicy', 'iam:PassRole*', 'iam:P*', 'iam:CreateAccessKey'].map((name): [string, Parts, RegExp] => [name, { statements: acting(name) }, /must not be of iam/]),
     ['more than 12 hours', { ttl: '{ default: 15m, max: 13h }' }, /at most 12h/],
     ['neither credentials nor web identity', { config: webIdentity().replace('true', 'false') }, /exactly one of credentials and web_identity/],
     ['both', { config: withConfig('web_identity: true') }, /exactly one of credentials and web_identity/],
