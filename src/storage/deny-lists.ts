@@ -72,6 +72,8 @@ export async function findDenied(db: Kysely<Schema>, list: string, nowMs: number
     .where('deny_list', '=', list)
     .where('deny_until', '>', formatTime(nowMs))
     .where('state', 'not in', ['minting', 'active', 'failed'])
+    // What has died by itself takes up no place.
+    .where((eb) => eb.or([eb('ended_at', 'is', null), eb('dies_at', 'is', null), eb('ended_at', '<', eb.ref('dies_at'))]))
     .orderBy('grant_id')
     .execute()
   return rows.map(({ grant_id: grant, ended_at: endedAt }) => ({ grant, confirmed: endedAt !== null }))

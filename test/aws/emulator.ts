@@ -144,8 +144,13 @@ function addSourceIdentity({ parameters }: AwsRequest, body: string): string {
   return body.replace(/<\/AssumeRole(?:WithWebIdentity)?Result>/, (end) => `<SourceIdentity>${told}</SourceIdentity>${end}`)
 }
 
+/** Of what is no token there are none. */
 function readClaims(claims: string): Readonly<Record<string, unknown>> {
-  return JSON.parse(Buffer.from(claims, 'base64url').toString()) as Record<string, unknown>
+  try {
+    return JSON.parse(Buffer.from(claims, 'base64url').toString()) as Record<string, unknown>
+  } catch {
+    return {}
+  }
 }
 
 interface Answer {

@@ -208,7 +208,7 @@ describeAws('aws-secrets-manager', () => {
   test('works as a role that trusts the issuer, for this secret alone, and asks for a session no more often than needed', async () => {
     let time = Date.now()
     const role = 'arn:aws:iam::123456789012:role/stint-secrets'
-    const { aws, lend, secret } = await openSecret({ config: `web_identity: true, role: "${role}"`, context: { nowMs: () => time, signWebIdentity: async () => new Secret('a.signed.token') } })
+    const { aws, lend, secret } = await openSecret({ config: `web_identity: true, role: "${role}"`, context: { nowMs: () => time, signWebIdentity: async ({ claims }) => new Secret(`a.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.token`) } })
     const before = aws.requests.length
     await lend()
     await lend()

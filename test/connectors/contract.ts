@@ -100,7 +100,7 @@ function lateOutcome({ replace }: Pick<Subject, 'replace'>): string {
 /** Replaces what was lent, and lets the time pass until that is seen at the latest. */
 async function replaceAll({ replace, broker }: Stage): Promise<void> {
   await replace?.(broker)
-  await passTime(broker, 61 * minuteMs)
+  await passTime(broker, 25 * 60 * minuteMs)
 }
 
 /** Beyond every wait between two tries to end something, and beyond every lease. */

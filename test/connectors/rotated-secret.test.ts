@@ -48,7 +48,7 @@ async function rotate(secret: RotatableSecret, rotation: string): Promise<void> 
 }
 
 /** What holds of the steps wherever a secret is kept. */
-function describeRotation(prepare: Prepare): void {
+function describeRotation(prepare: Prepare, { isAtomic }: { readonly isAtomic: boolean }): void {
   test('brings a new value into force, which the system accepts, and keeps the one before', async () => {
     const { secret, system, current, left } = await prepare()
     const before = (await secret.look(signal())).current
@@ -90,7 +90,7 @@ function describeRotation(prepare: Prepare): void {
     expect([(await current()).startsWith('one+'), await left()]).toEqual([true, ['previous one']])
     // What was made in vain is ended where it was made.
     const [made, ended] = ['create', 'abandon '].map((what) => system.asked.filter((asked) => asked.startsWith(what)))
-    expect(ended).toHaveLength((made?.length ?? 0) - 1)
+    if (isAtomic) expect(ended).toHaveLength((made?.length ?? 0) - 1)
     expect(ended).not.toContain(`abandon ${await current()}`)
   })
 
@@ -206,7 +206,7 @@ describeEngines('The rotation of a sealed secret', (engine) => {
         return [pending && `pending ${pending.value.reveal()}`, previous && `previous ${previous.value.reveal()}`].filter((one) => one !== undefined)
       },
     }
-  })
+  }, { isAtomic: true })
 
   test('waits for the rotation of another tool of the same secret', async () => {
     const broker = await startBroker(engine)
@@ -261,7 +261,8 @@ async function prepareAws(aws: Aws): Promise<Site & { readonly aws: Aws; readonl
 
 describeAws('The rotation of a secret of AWS Secrets Manager', () => {
   const start = useAws()
-  describeRotation(async () => prepareAws(await start()))
+  // Of puts of one version at the same moment AWS takes one, and the emulator may take several.
+  describeRotation(async () => prepareAws(await start()), { isAtomic: false })
 
   const faults: readonly (readonly [string, AwsFault])[] = [
     ['before AWS hears of it', { cut: 'before' }],
