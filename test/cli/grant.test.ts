@@ -68,7 +68,7 @@ describe.skipIf(inject('postgres').missing !== undefined)('stint grant', () => {
 
     const lines = await asBot(['grant', 'ledger', 'read', '--env'])
     expect([lines.code, lines.err]).toEqual([0, ''])
-    for (const line of lines.out.trimEnd().split('\n')) expect(line).toMatch(/^export [A-Z_]+='[^']*'$/)
+    for (const line of lines.out.trimEnd().split('\n')) expect(line).toMatch(/^(?:export [A-Z_]+='[^']*'|unset [A-Z_]+)$/)
     const evaluated = await runShell(`${lines.out}\necho "$STINT_GRANT"; test -n "$PGPASSWORD" && echo "$PGUSER"`, { cwd: folder })
     const [grant, user] = evaluated.out.split('\n')
     expect([grant, user]).toEqual([expect.stringMatching(idPattern), grant?.replace('grant_', `${user?.slice(0, -26)}`)])

@@ -98,7 +98,7 @@ describeEngines('PUT /v1/secrets/:name', (engine) => {
 describeEngines('GET /v1/secrets', (engine) => {
   test('lists the newest versions by name, page by page, for admins and auditors', async () => {
     const broker = await startBroker(engine)
-    for (const name of ['c', 'a', 'b', 'a']) await put(broker, name, `of ${name}`)
+    for (const [i, name] of ['c', 'a', 'b', 'a'].entries()) await put(broker, name, `of ${name} ${i}`)
     const first = await list(broker, '?limit=2')
     expect(first.body).toMatchObject({ secrets: [{ name: 'a', version: 2 }, { name: 'b', version: 1 }], next: 'b' })
     expect((await list(broker, '?limit=2&after=b')).body).toEqual({ secrets: [{ name: 'c', version: 1, created_at: '2026-01-15T12:00:00.000Z' }] })
