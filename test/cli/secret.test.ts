@@ -74,7 +74,7 @@ describe('stint secret list', () => {
   it('shows names, versions and what needs a fresh one', async () => {
     const { broker, run } = await setUp()
     expect(await run(['list'])).toEqual({ code: 0, out: '', err: 'The broker keeps no secret.\n' })
-    for (const name of ['b', 'a', 'a']) await run(['put', name], { input: 'marked' })
+    for (const [i, name] of ['b', 'a', 'a'].entries()) await run(['put', name], { input: `marked ${i}` })
     await broker.broker.ledger.transact({
       async apply(tx) {
         await tx.insertInto('custody').values({ name: 'b', tool: 'crm', state: 'used_up', owner: null, lease_until: null, problem: 'the answer was lost' }).execute()
