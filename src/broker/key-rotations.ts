@@ -37,12 +37,12 @@ export async function listKeyRotations(broker: Broker): Promise<readonly KeyRota
   ]
 }
 
-/** Replaces such keys now. Throws `conflict` where a rotation is under way, `invalid_input` for what cannot be done so. */
+/** Replaces such keys now. Throws `conflict` where a rotation is under way, also for what cannot be done so. */
 export async function rotateKeys(broker: Broker, caller: Caller, name: KeyRotation['name'], { leaked, reason }: { readonly leaked: boolean; readonly reason?: string }): Promise<{ readonly auditIndex: number }> {
   if (name === 'signing-keys') return rotateSigningKeys(broker, caller, { now: leaked, ...(reason !== undefined && { reason }) })
   if (!leaked) return rotateSealingKeys(broker, caller, reason)
   const publicMessage = 'A sealing key that somebody else has opens what it sealed in every copy of the database: leave leaked out, and replace those secrets themselves.'
-  throw new BrokerError({ code: 'invalid_input', publicMessage })
+  throw new BrokerError({ code: 'conflict', publicMessage })
 }
 
 export function isKeyRotation(name: string): name is KeyRotation['name'] {

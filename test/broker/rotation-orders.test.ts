@@ -304,7 +304,7 @@ describeEngines('An admin', (engine) => {
     const sealing = await order(broker, { reason: 'a disk was lost' }, 'sealing-keys')
     expect(sealing).toMatchObject({ status: 202, body: { kind: 'sealing_keys', state: 'running', version: '2' } })
     expect(sealing.body).not.toHaveProperty('ordered')
-    expect(await order(broker, { leaked: true }, 'sealing-keys')).toMatchObject({ status: 400, body: { detail: expect.stringContaining('leave leaked out') } })
+    expect(await order(broker, { leaked: true }, 'sealing-keys')).toMatchObject({ status: 409, body: { detail: expect.stringContaining('leave leaked out') } })
   })
 
   test('is told what cannot be replaced, and what is wrong with the request', async () => {
